@@ -1,0 +1,194 @@
+// Package policy is the document that says who may ask for what and who must
+// approve: its strict YAML form, the matching of rules, and the quorum. All of
+// it is pure: the same functions decide, explain and verify.
+//
+// A document looks like this:
+//
+//	sallyport: 1                      # version of this format
+//	roles:
+//	  operator: [sre-leads]           # groups whose members configure hosts
+//	  auditor: [audit]                # groups whose members read everything
+//	rules:                            # the first rule that fits decides
+//	  - name: databases
+//	    who: [engineers]              # members of any of these groups may ask
+//	    where: class=database, env in (prod, staging)
+//	    logins: [dba]
+//	    duration: {default: 30m, max: 2h}
+//	    certificate: {lifetime: 5m, source_address: [10.0.0.0/8]}
+//	    approvals:                    # stages, passed in order
+//	      - slots:                    # all slots of a stage; one person fills one
+//	          - {groups: [dba-leads], count: 1}
+//	          - {groups: [security], count: 1}
+//	    approve_within: 1h
+//	    reason: {required: true, min_length: 10}
+//	    ticket: {required: true, pattern: 'INC-[0-9]+', message: an incident, such as INC-1234}
+//
+// Group names and logins are exact; where is Kubernetes label-selector syntax,
+// or "*" for every host. Unknown keys, duplicate keys and values outside their
+// limits are refused with line and column.
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"sallyport/api"
+	"sallyport/internal/refusal"
+)
+
+// Limits on a document. They keep a mistake from becoming a policy and a
+// decision from becoming slow.
+const (
+	MaxBytes               = 4 << 20
+	MaxRules               = 5000
+	MaxGroups              = 100 // in one list
+	MaxLogins              = 100 // in one rule
+	MaxStages              = 10
+	MaxSlots               = 10 // in one stage
+	MaxCount               = 20 // people in one slot
+	MaxDuration            = 7 * 24 * time.Hour
+	MaxApproveWithin       = 30 * 24 * time.Hour
+	MinCertificateLifetime = time.Second
+	MaxCertificateLifetime = time.Hour
+	MinDuration            = time.Second
+)
+
+// What a rule that is silent gives.
+const (
+	DefaultDuration            = 30 * time.Minute
+	DefaultApproveWithin       = time.Hour
+	DefaultCertificateLifetime = 5 * time.Minute
+)
+
+// Refusals of an ask by the policy.
+var (
+	ErrNoRule = refusal.New(refusal.Denied, "no-rule",
+		"no rule of the policy lets you ask for this login on this host",
+		"list what you may ask for: sally hosts").On("login")
+	ErrTooLong = refusal.New(refusal.Denied, "duration-over-limit",
+		"the duration is longer than the rule allows", "ask for less time").On("duration")
+	ErrBadDuration = refusal.New(refusal.Invalid, "bad-duration",
+		"the duration is not a positive time", "write it like 30m or 1h30m").On("duration")
+	ErrReason = refusal.New(refusal.Invalid, "reason-required",
+		"the rule requires a reason", "say what you are going to do and why").On("reason")
+	ErrTicket = refusal.New(refusal.Invalid, "ticket-required",
+		"the rule requires a ticket", "give the ticket's number").On("ticket")
+)
+
+// Policy is one parsed, valid document.
+type Policy struct {
+	// Text is the document, Hash its SHA-256 in hex.
+	Text []byte
+	Hash string
+	// Version is the number that the database gave it; 0 before it is active.
+	Version int64
+
+	Roles map[api.Role][]string // groups per role
+	Rules []Rule
+}
+
+// Rule says who may ask for which logins on which hosts, and on what terms. The
+// first rule of the document that fits decides.
+type Rule struct {
+	Name        string
+	Description string
+	Groups      []string // who: members of any of these
+	Where       labels.Selector
+	Logins      []string
+
+	MaxDuration     time.Duration
+	DefaultDuration time.Duration
+	ApproveWithin   time.Duration // time to approve
+	StartWithin     time.Duration // from the grant's start to its first use; 0: until its end
+
+	CertificateLifetime time.Duration
+	SourceAddress       []string // CIDRs that certificates are good from; empty: any
+
+	Automatic bool
+	Stages    []Stage
+	Reason    Text
+	Ticket    Text
+}
+
+// Stage is passed when all its slots are filled; stages are passed in order.
+type Stage struct{ Slots []Slot }
+
+// Slot needs Count distinct people, each a member of any of Groups.
+type Slot struct {
+	Groups []string
+	Count  int
+}
+
+// RolesOf are the roles that membership of the groups gives, in a fixed order.
+func (p *Policy) RolesOf(groups []string) []api.Role {
+	roles := []api.Role{}
+	for _, role := range []api.Role{api.Operator, api.Auditor} {
+		if overlap(p.Roles[role], groups) {
+			roles = append(roles, role)
+		}
+	}
+	return roles
+}
+
+// Match returns the rule that decides on an ask, or ErrNoRule. A rule fits if
+//
+//  1. the asker is a member of one of its groups,
+//  2. its selector matches the host's labels,
+//  3. the login is in its list;
+//
+// of those that fit, the first in the document decides.
+func (p *Policy) Match(groups []string, hostLabels map[string]string, login string) (*Rule, error) {
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if slices.Contains(r.Logins, login) && overlap(r.Groups, groups) && r.Where.Matches(labels.Set(hostLabels)) {
+			return r, nil
+		}
+	}
+	return nil, ErrNoRule
+}
+
+// LoginRule is a login that may be asked for, and the rule that would decide.
+type LoginRule struct {
+	Login string
+	Rule  *Rule
+}
+
+// Logins are those of a host's logins that members of the groups may ask for.
+func (p *Policy) Logins(groups []string, hostLabels map[string]string, hostLogins []string) []LoginRule {
+	var out []LoginRule
+	for _, login := range hostLogins {
+		if r, err := p.Match(groups, hostLabels, login); err == nil {
+			out = append(out, LoginRule{Login: login, Rule: r})
+		}
+	}
+	return out
+}
+
+// CheckDuration returns the duration to grant for the one asked for; 0 asks for
+// the rule's default.
+func (r *Rule) CheckDuration(d time.Duration) (time.Duration, error) {
+	switch {
+	case d == 0:
+		return r.DefaultDuration, nil
+	case d < MinDuration:
+		return 0, ErrBadDuration
+	case d > r.MaxDuration:
+		return 0, ErrTooLong.With("%s is longer than rule %q allows", d, r.Name).
+			Hinting("ask for at most %s", r.MaxDuration)
+	}
+	return d, nil
+}
+
+// CheckText refuses a reason or ticket that does not comply with the rule.
+func (r *Rule) CheckText(reason, ticket string) error {
+	if err := r.Reason.check(reason, ErrReason); err != nil {
+		return err
+	}
+	return r.Ticket.check(ticket, ErrTicket)
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
