@@ -1,0 +1,304 @@
+// Package api is what Sallyport and its clients say to each other: the wire
+// types of /api/v1 and a Go client for them. It is a leaf: it imports nothing
+// of Sallyport, so that other programs may use it.
+//
+// Durations are Go durations ("30m"), times RFC 3339 in UTC, lists page by
+// cursor, and every error is an RFC 9457 [Problem].
+package api
+
+import "time"
+
+// State of a request. A request is requested, then approved, denied, cancelled
+// or expired; an approved one becomes active when its first certificate is
+// issued, and ended when its time is up, it is finished, or it is revoked.
+type State string
+
+// The states of a request.
+const (
+	Requested State = "requested"
+	Approved  State = "approved"
+	Active    State = "active"
+	Ended     State = "ended"
+	Denied    State = "denied"
+	Cancelled State = "cancelled"
+	Expired   State = "expired"
+)
+
+// Final reports whether nothing can happen to the request any more.
+func (s State) Final() bool {
+	switch s {
+	case Ended, Denied, Cancelled, Expired:
+		return true
+	}
+	return false
+}
+
+// Verdict is what an approver says.
+type Verdict string
+
+// The verdicts.
+const (
+	Approve Verdict = "approve"
+	Deny    Verdict = "deny"
+)
+
+// Role is what a person may do beyond asking and, where a rule names one of
+// their groups, deciding.
+type Role string
+
+// The roles.
+const (
+	Operator Role = "operator" // configures: hosts
+	Auditor  Role = "auditor"  // reads everything, changes nothing
+)
+
+// Person is someone who signs in through the OIDC provider, identified by
+// (issuer, subject).
+type Person struct {
+	ID      string   `json:"id" example:"per-4f8k2m9qhx1z" doc:"Identifier within Sallyport"`
+	Name    string   `json:"name" example:"Erin Engineer" doc:"Name as the provider gives it"`
+	Email   string   `json:"email,omitempty" example:"engineer@example.com" doc:"Address as the provider gives it; never an identity"`
+	Issuer  string   `json:"issuer,omitempty" doc:"Issuer of the person's ID tokens"`
+	Subject string   `json:"subject,omitempty" doc:"Subject within the issuer"`
+	Groups  []string `json:"groups,omitempty" doc:"Groups at the last sign-in"`
+}
+
+// Me is who the caller is and what is open for them.
+type Me struct {
+	Person     Person    `json:"person"`
+	Roles      []Role    `json:"roles" doc:"operator, auditor"`
+	SignedInAt time.Time `json:"signed_in_at" doc:"When the provider last vouched for this person"`
+	Grants     []Request `json:"grants" doc:"The caller's requests that are approved or active, soonest end first"`
+	Waiting    int       `json:"waiting" doc:"How many requests wait for the caller's decision"`
+}
+
+// Host is one machine that runs sshd.
+type Host struct {
+	ID        string            `json:"id" example:"host-7k3m9q2x4f8h"`
+	Name      string            `json:"name" example:"db-1"`
+	Address   string            `json:"address" example:"10.0.3.7:22" doc:"Where ssh connects to: host:port"`
+	Labels    map[string]string `json:"labels"`
+	Logins    []string          `json:"logins" doc:"Unix accounts that may be asked for; for people who are not operators or auditors, those that some rule lets them ask for"`
+	HostKey   string            `json:"host_key,omitempty" doc:"The host's public key, authorized_keys format"`
+	State     string            `json:"state" enum:"sealed,open" doc:"sealed: no grant is active; open: at least one is"`
+	Rules     []HostRule        `json:"rules,omitempty" doc:"For each login, the rule that would apply to the caller"`
+	CreatedAt time.Time         `json:"created_at"`
+}
+
+// HostRule says how a login on a host would be asked for by the caller.
+type HostRule struct {
+	Login           string    `json:"login"`
+	Rule            string    `json:"rule" doc:"Name of the rule"`
+	MaxDuration     string    `json:"max_duration" example:"2h"`
+	DefaultDuration string    `json:"default_duration" example:"30m"`
+	Automatic       bool      `json:"automatic" doc:"Approved at once, with nobody asked"`
+	Approvers       []Slot    `json:"approvers,omitempty"`
+	Reason          *TextRule `json:"reason,omitempty"`
+	Ticket          *TextRule `json:"ticket,omitempty"`
+}
+
+// TextRule says what a reason or a ticket must look like.
+type TextRule struct {
+	Required bool   `json:"required"`
+	Message  string `json:"message,omitempty" doc:"What to tell a person whose text does not fit"`
+}
+
+// HostInput registers a host or changes it.
+type HostInput struct {
+	Name    string            `json:"name" minLength:"1" maxLength:"63" pattern:"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$" doc:"Lower-case DNS name; unique"`
+	Address string            `json:"address" minLength:"1" maxLength:"255" doc:"host or host:port; port 22 if none"`
+	Labels  map[string]string `json:"labels,omitempty" doc:"Kubernetes label syntax; at most 64"`
+	Logins  []string          `json:"logins" minItems:"1" maxItems:"64" doc:"Unix accounts: [a-z_][a-z0-9_-]{0,31}"`
+	HostKey string            `json:"host_key,omitempty" maxLength:"16384" doc:"The host's public key, authorized_keys format; needed for a host certificate"`
+}
+
+// HostCertificate is the certificate that a host shows to ssh clients.
+type HostCertificate struct {
+	Certificate string    `json:"certificate" doc:"authorized_keys format, as HostCertificate wants it"`
+	Serial      uint64    `json:"serial,string"`
+	ValidBefore time.Time `json:"valid_before"`
+}
+
+// Slot is a number of approvals that must come from members of some groups.
+// One person fills one slot only.
+type Slot struct {
+	Stage  int      `json:"stage" doc:"Stages are passed in order, from 1; slots of one stage together"`
+	Groups []string `json:"groups" doc:"Members of any of these may fill the slot"`
+	Count  int      `json:"count" doc:"How many distinct people the slot needs"`
+	Filled int      `json:"filled" doc:"How many approvals it has"`
+	People []Person `json:"people,omitempty" doc:"Those who are known to be able to decide, other than the requester; at most 50"`
+}
+
+// RequestInput asks for one login on one host for a time.
+type RequestInput struct {
+	Host      string     `json:"host" minLength:"1" maxLength:"63" doc:"Name or id"`
+	Login     string     `json:"login" minLength:"1" maxLength:"32" doc:"Unix account on the host"`
+	Duration  string     `json:"duration,omitempty" maxLength:"32" example:"30m" doc:"How long, from the approval on; the rule's default if empty"`
+	Reason    string     `json:"reason,omitempty" maxLength:"2000"`
+	Ticket    string     `json:"ticket,omitempty" maxLength:"200"`
+	PublicKey string     `json:"public_key,omitempty" maxLength:"16384" doc:"Binds the grant to this key from the start; otherwise the first key used binds it"`
+	NotBefore *time.Time `json:"not_before,omitempty" doc:"Future start; at most 30 days ahead"`
+	Emergency bool       `json:"emergency,omitempty" doc:"Refused until a rule can allow it"`
+}
+
+// Preview is what would happen to a request, had it been made.
+type Preview struct {
+	Host                Host      `json:"host"`
+	Login               string    `json:"login"`
+	Rule                string    `json:"rule"`
+	Duration            string    `json:"duration"`
+	Automatic           bool      `json:"automatic" doc:"Would be approved at once"`
+	Approvers           []Slot    `json:"approvers" doc:"Who would have to approve"`
+	ApproveBy           time.Time `json:"approve_by" doc:"When it would expire undecided"`
+	CertificateLifetime string    `json:"certificate_lifetime"`
+}
+
+// Request is a person's frozen ask and all that became of it.
+type Request struct {
+	ID                  string            `json:"id" example:"req-4f8k2m9qhx1z"`
+	State               State             `json:"state" enum:"requested,approved,active,ended,denied,cancelled,expired"`
+	Requester           Person            `json:"requester"`
+	HostID              string            `json:"host_id"`
+	Host                string            `json:"host" doc:"The host's name when it was asked for"`
+	Login               string            `json:"login"`
+	Duration            string            `json:"duration"`
+	Reason              string            `json:"reason,omitempty"`
+	Ticket              string            `json:"ticket,omitempty"`
+	NotBefore           *time.Time        `json:"not_before,omitempty"`
+	Rule                string            `json:"rule"`
+	Policy              PolicyRef         `json:"policy"`
+	TermsHash           string            `json:"terms_hash" doc:"SHA-256 of the canonical terms, hex; every decision carries it"`
+	CreatedAt           time.Time         `json:"created_at"`
+	ApproveBy           time.Time         `json:"approve_by" doc:"When it expires if it is not decided"`
+	StartsAt            *time.Time        `json:"starts_at,omitempty" doc:"When the grant starts: at the approval, or at not_before if that is later"`
+	EndsAt              *time.Time        `json:"ends_at,omitempty" doc:"When the grant ends, or has ended"`
+	EndReason           string            `json:"end_reason,omitempty" enum:"time,finished,revoked,unused" doc:"Why it ended"`
+	KeyFingerprint      string            `json:"key_fingerprint,omitempty" doc:"The one key that the grant is bound to, SHA256:…"`
+	CertificateLifetime string            `json:"certificate_lifetime"`
+	Approvers           []Slot            `json:"approvers" doc:"What is needed, and what is there"`
+	Decisions           []Decision        `json:"decisions,omitempty"`
+	Certificates        []CertificateInfo `json:"certificates,omitempty"`
+	Timeline            []Event           `json:"timeline,omitempty" doc:"The events of this request, oldest first"`
+	Actions             []Action          `json:"actions,omitempty" doc:"What the caller could do, and if not, why"`
+}
+
+// Action is something the caller can do with a request, or the reason why not.
+type Action struct {
+	Name    string `json:"name" enum:"approve,deny,cancel,finish,connect"`
+	Allowed bool   `json:"allowed"`
+	Why     string `json:"why,omitempty" doc:"Why it is not allowed"`
+}
+
+// PolicyRef names one immutable version of the policy.
+type PolicyRef struct {
+	Version int64  `json:"version,string"`
+	Hash    string `json:"hash" doc:"SHA-256 of the policy's text, hex"`
+}
+
+// Decision is one approver's verdict on one request.
+type Decision struct {
+	ID        string    `json:"id"`
+	Approver  Person    `json:"approver"`
+	Verdict   Verdict   `json:"verdict"`
+	Comment   string    `json:"comment,omitempty"`
+	TermsHash string    `json:"terms_hash"`
+	At        time.Time `json:"at"`
+}
+
+// DecisionInput is what an approver says of a request.
+type DecisionInput struct {
+	Verdict   Verdict `json:"verdict" enum:"approve,deny"`
+	Comment   string  `json:"comment,omitempty" maxLength:"2000"`
+	TermsHash string  `json:"terms_hash,omitempty" maxLength:"64" doc:"The terms that the approver saw; refused if the request has others"`
+}
+
+// CertificateInput asks for a certificate under a grant.
+type CertificateInput struct {
+	PublicKey string `json:"public_key" minLength:"1" maxLength:"16384" doc:"authorized_keys format"`
+	Proof     string `json:"proof" minLength:"1" maxLength:"16384" doc:"Armored SSHSIG by that key over ProofMessage, namespace sallyport-certificate"`
+}
+
+// CertificateInfo is what is known of an issued certificate.
+type CertificateInfo struct {
+	Serial      uint64    `json:"serial,string"`
+	KeyID       string    `json:"key_id"`
+	Principal   string    `json:"principal"`
+	Fingerprint string    `json:"fingerprint" doc:"Of the certified key, SHA256:…"`
+	ValidAfter  time.Time `json:"valid_after"`
+	ValidBefore time.Time `json:"valid_before"`
+	Event       string    `json:"event_id,omitempty" doc:"The certificate.issued event in the log"`
+}
+
+// Certificate is an issued certificate and how to use it.
+type Certificate struct {
+	CertificateInfo
+	Certificate string   `json:"certificate" doc:"OpenSSH user certificate, authorized_keys format"`
+	LogIndex    int64    `json:"log_index,string" doc:"Where in the log the certificate.issued event stands"`
+	KnownHosts  []string `json:"known_hosts" doc:"Lines for a known_hosts file"`
+	Connect     Connect  `json:"connect"`
+}
+
+// Connect says how ssh reaches the host.
+type Connect struct {
+	Address      string `json:"address" doc:"Host name or IP address"`
+	Port         int    `json:"port"`
+	Login        string `json:"login"`
+	HostKeyAlias string `json:"host_key_alias" doc:"The name under which known_hosts knows the host"`
+	Command      string `json:"command" doc:"The same as a command line for sally"`
+}
+
+// Event is one record of the log.
+type Event struct {
+	Index    int64          `json:"index,string" doc:"Place in the log; -1 while it waits to be sequenced"`
+	ID       string         `json:"id"`
+	Type     string         `json:"type" example:"request.created"`
+	Time     time.Time      `json:"time"`
+	Actor    EventActor     `json:"actor"`
+	Source   string         `json:"source,omitempty" doc:"Address that the action came from"`
+	Request  string         `json:"request_id,omitempty"`
+	Host     string         `json:"host_id,omitempty"`
+	Person   string         `json:"person_id,omitempty"`
+	Summary  string         `json:"summary" doc:"One line for people"`
+	Data     map[string]any `json:"data,omitempty" doc:"The event's own fields; see docs/events"`
+	Leaf     []byte         `json:"leaf,omitempty" doc:"The exact bytes in the log, base64; only when one event is asked for"`
+	LeafHash string         `json:"leaf_hash,omitempty" doc:"RFC 6962 leaf hash, hex"`
+}
+
+// EventActor is who did it.
+type EventActor struct {
+	Kind string `json:"kind" enum:"person,agent,host,broker"`
+	ID   string `json:"id,omitempty"`
+	Name string `json:"name,omitempty"`
+}
+
+// Page is one page of a list.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty" doc:"Cursor of the next page; empty on the last"`
+}
+
+// Problem is an error as RFC 9457 has it, with a hint.
+type Problem struct {
+	Type     string         `json:"type,omitempty"`
+	Title    string         `json:"title,omitempty"`
+	Status   int            `json:"status,omitempty"`
+	Detail   string         `json:"detail,omitempty"`
+	Instance string         `json:"instance,omitempty"`
+	Code     string         `json:"code,omitempty" doc:"Stable name of the problem"`
+	Hint     string         `json:"hint,omitempty" doc:"What to do next"`
+	Errors   []ProblemField `json:"errors,omitempty" doc:"Which fields are wrong"`
+}
+
+// ProblemField is one wrong field.
+type ProblemField struct {
+	Location string `json:"location,omitempty"`
+	Message  string `json:"message,omitempty"`
+}
+
+// Error makes a Problem an error, so that a client can return it as it came.
+func (p *Problem) Error() string {
+	if p.Detail != "" {
+		return p.Detail
+	}
+	return p.Title
+}
