@@ -1,0 +1,269 @@
+package event
+
+import (
+	"fmt"
+	"time"
+)
+
+// People and how they sign in.
+
+// PersonSignedIn records that the provider vouched for a person.
+type PersonSignedIn struct {
+	Via      string    `json:"via"` // web, cli or device
+	Issuer   string    `json:"issuer"`
+	Subject  string    `json:"subject"`
+	Email    string    `json:"email,omitempty"`
+	Groups   []string  `json:"groups"`
+	AuthTime time.Time `json:"auth_time"`
+	AMR      []string  `json:"amr,omitempty"`
+	ACR      string    `json:"acr,omitempty"`
+}
+
+func (PersonSignedIn) EventType() (string, int) { return "person.signed_in", 1 }
+func (d PersonSignedIn) Summary() string        { return "signed in (" + d.Via + ")" }
+
+// SignInFailed records a sign-in that was refused.
+type SignInFailed struct {
+	Via    string `json:"via"`
+	Code   string `json:"code"` // the refusal's code
+	Reason string `json:"reason"`
+}
+
+func (SignInFailed) EventType() (string, int) { return "person.sign_in_failed", 1 }
+func (d SignInFailed) Summary() string        { return "sign-in refused: " + d.Reason }
+
+// PersonSignedOut records the end of a web session or of a CLI's tokens.
+type PersonSignedOut struct {
+	Via string `json:"via"`
+}
+
+func (PersonSignedOut) EventType() (string, int) { return "person.signed_out", 1 }
+func (d PersonSignedOut) Summary() string        { return "signed out (" + d.Via + ")" }
+
+// TokenReused records that a refresh token was shown a second time: one of the
+// two who showed it stole it, so the whole family has ended.
+type TokenReused struct {
+	Family string `json:"family"`
+}
+
+func (TokenReused) EventType() (string, int) { return "token.reused", 1 }
+func (d TokenReused) Summary() string {
+	return "an old refresh token was used again; its sign-in has ended"
+}
+
+// Requests.
+
+// RequestCreated records a person's ask with its canonical terms.
+type RequestCreated struct {
+	Terms     string `json:"terms"`      // the canonical terms, exactly
+	TermsHash string `json:"terms_hash"` // SHA-256 of them, hex
+	Host      string `json:"host"`
+	Login     string `json:"login"`
+	Duration  string `json:"duration"`
+	Rule      string `json:"rule"`
+	Reason    string `json:"reason,omitempty"`
+	Ticket    string `json:"ticket,omitempty"`
+}
+
+func (RequestCreated) EventType() (string, int) { return "request.created", 1 }
+func (d RequestCreated) Summary() string {
+	return fmt.Sprintf("asked for %s@%s for %s", d.Login, d.Host, d.Duration)
+}
+
+// RequestRefused records an ask that the policy did not allow to be made.
+type RequestRefused struct {
+	Host   string `json:"host"`
+	Login  string `json:"login"`
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+}
+
+func (RequestRefused) EventType() (string, int) { return "request.refused", 1 }
+func (d RequestRefused) Summary() string {
+	return fmt.Sprintf("was refused %s@%s: %s", d.Login, d.Host, d.Reason)
+}
+
+// RequestDecided records one approver's verdict.
+type RequestDecided struct {
+	DecisionID   string   `json:"decision_id"`
+	Verdict      string   `json:"verdict"` // approve or deny
+	Comment      string   `json:"comment,omitempty"`
+	TermsHash    string   `json:"terms_hash"`
+	Groups       []string `json:"groups"`        // of the approver, at the decision
+	Evidence     string   `json:"evidence"`      // the canonical statement, exactly
+	EvidenceHash string   `json:"evidence_hash"` // SHA-256 of it, hex
+}
+
+func (RequestDecided) EventType() (string, int) { return "request.decided", 1 }
+func (d RequestDecided) Summary() string {
+	if d.Verdict == "deny" {
+		return "denied"
+	}
+	return "approved"
+}
+
+// DecisionRefused records a decision that was not accepted, such as one's own.
+type DecisionRefused struct {
+	Verdict string `json:"verdict"`
+	Code    string `json:"code"`
+	Reason  string `json:"reason"`
+}
+
+func (DecisionRefused) EventType() (string, int) { return "request.decision_refused", 1 }
+func (d DecisionRefused) Summary() string        { return "decision refused: " + d.Reason }
+
+// RequestClosed records that a request ended without a grant.
+type RequestClosed struct {
+	State string `json:"state"` // denied, cancelled or expired
+}
+
+func (RequestClosed) EventType() (string, int) { return "request.closed", 1 }
+func (d RequestClosed) Summary() string        { return "request " + d.State }
+
+// Grants.
+
+// GrantStarted records that the quorum is there.
+type GrantStarted struct {
+	TermsHash string    `json:"terms_hash"`
+	Automatic bool      `json:"automatic"` // by rule, with nobody asked
+	Decisions []string  `json:"decisions"` // hashes of the decisions' evidence, hex
+	StartsAt  time.Time `json:"starts_at"`
+	EndsAt    time.Time `json:"ends_at"`
+}
+
+func (GrantStarted) EventType() (string, int) { return "grant.started", 1 }
+func (d GrantStarted) Summary() string {
+	how := "grant started"
+	if d.Automatic {
+		how = "grant started automatically"
+	}
+	return how + ", ends " + d.EndsAt.Format("15:04:05 MST")
+}
+
+// GrantEnded records the end of a grant.
+type GrantEnded struct {
+	Reason string `json:"reason"` // time, finished, revoked, unused
+}
+
+func (GrantEnded) EventType() (string, int) { return "grant.ended", 1 }
+func (d GrantEnded) Summary() string        { return "grant ended: " + d.Reason }
+
+// Certificates.
+
+// CertificateIssued is the intent to sign one certificate: it is committed and
+// sequenced before the CA's key is used (P1).
+type CertificateIssued struct {
+	Serial         uint64    `json:"serial,string"`
+	KeyID          string    `json:"key_id"`
+	Principal      string    `json:"principal"`
+	Login          string    `json:"login"`
+	Host           string    `json:"host"`
+	Key            string    `json:"key"`             // fingerprint, SHA256:…
+	PreCertificate []byte    `json:"pre_certificate"` // wire format without signature, base64
+	CA             string    `json:"ca"`              // fingerprint of the CA's key
+	ValidAfter     time.Time `json:"valid_after"`
+	ValidBefore    time.Time `json:"valid_before"`
+	TermsHash      string    `json:"terms_hash"`
+	Decisions      []string  `json:"decisions"` // hashes of the decisions' evidence, hex
+}
+
+func (CertificateIssued) EventType() (string, int) { return "certificate.issued", 1 }
+func (d CertificateIssued) Summary() string {
+	return fmt.Sprintf("certificate %d for %s@%s until %s", d.Serial, d.Login, d.Host,
+		d.ValidBefore.Format("15:04:05 MST"))
+}
+
+// CertificateRefused records a certificate that somebody asked for in vain.
+type CertificateRefused struct {
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+	Key    string `json:"key,omitempty"` // fingerprint, if the key could be read
+}
+
+func (CertificateRefused) EventType() (string, int) { return "certificate.refused", 1 }
+func (d CertificateRefused) Summary() string        { return "certificate refused: " + d.Reason }
+
+// Hosts.
+
+// HostRegistered records a new host.
+type HostRegistered struct {
+	Name    string            `json:"name"`
+	Address string            `json:"address"`
+	Labels  map[string]string `json:"labels"`
+	Logins  []string          `json:"logins"`
+	HostKey string            `json:"host_key,omitempty"` // fingerprint
+}
+
+func (HostRegistered) EventType() (string, int) { return "host.registered", 1 }
+func (d HostRegistered) Summary() string        { return "host " + d.Name + " registered" }
+
+// HostChanged records a host's new description.
+type HostChanged struct {
+	Name    string            `json:"name"`
+	Address string            `json:"address"`
+	Labels  map[string]string `json:"labels"`
+	Logins  []string          `json:"logins"`
+	HostKey string            `json:"host_key,omitempty"` // fingerprint
+}
+
+func (HostChanged) EventType() (string, int) { return "host.changed", 1 }
+func (d HostChanged) Summary() string        { return "host " + d.Name + " changed" }
+
+// HostRemoved records that a host can no longer be asked for.
+type HostRemoved struct {
+	Name string `json:"name"`
+}
+
+func (HostRemoved) EventType() (string, int) { return "host.removed", 1 }
+func (d HostRemoved) Summary() string        { return "host " + d.Name + " removed" }
+
+// HostCertificateIssued is the intent to sign a host's certificate.
+type HostCertificateIssued struct {
+	Serial         uint64    `json:"serial,string"`
+	Host           string    `json:"host"`
+	Principals     []string  `json:"principals"`
+	Key            string    `json:"key"` // fingerprint
+	PreCertificate []byte    `json:"pre_certificate"`
+	CA             string    `json:"ca"`
+	ValidAfter     time.Time `json:"valid_after"`
+	ValidBefore    time.Time `json:"valid_before"`
+}
+
+func (HostCertificateIssued) EventType() (string, int) { return "host.certificate_issued", 1 }
+func (d HostCertificateIssued) Summary() string {
+	return fmt.Sprintf("host certificate %d for %s until %s", d.Serial, d.Host,
+		d.ValidBefore.Format("2006-01-02"))
+}
+
+// The broker itself.
+
+// PolicyActivated records that a version of the policy came into force.
+type PolicyActivated struct {
+	Rules int `json:"rules"`
+	Bytes int `json:"bytes"` // length of the document, whose hash the event's policy names
+}
+
+func (PolicyActivated) EventType() (string, int) { return "policy.activated", 1 }
+func (d PolicyActivated) Summary() string {
+	return fmt.Sprintf("policy with %d rules came into force", d.Rules)
+}
+
+// KeysLoaded records which keys a broker process signs with.
+type KeysLoaded struct {
+	UserCA string `json:"user_ca"` // fingerprint
+	HostCA string `json:"host_ca"` // fingerprint
+	Log    string `json:"log"`     // the log's verifier key, note format
+}
+
+func (KeysLoaded) EventType() (string, int) { return "broker.keys_loaded", 1 }
+func (KeysLoaded) Summary() string          { return "broker started with its keys" }
+
+// AccessRefused records that somebody tried what their role does not allow.
+type AccessRefused struct {
+	Action string `json:"action"` // method and route, no query
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+}
+
+func (AccessRefused) EventType() (string, int) { return "access.refused", 1 }
+func (d AccessRefused) Summary() string        { return "refused " + d.Action + ": " + d.Reason }

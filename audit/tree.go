@@ -1,0 +1,108 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+var errMissingHash = errors.New("a tree hash is missing")
+
+// hashReader reads stored hashes from the database.
+func hashReader(ctx context.Context, q querier) tlog.HashReader {
+	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		rows, err := q.Query(ctx, `
+			SELECT h.hash FROM unnest($1::bigint[]) WITH ORDINALITY AS u (index, n)
+			JOIN audit.hashes AS h ON h.index = u.index ORDER BY u.n`, indexes)
+		if err != nil {
+			return nil, fmt.Errorf("reading tree hashes: %w", err)
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			return nil, fmt.Errorf("reading tree hashes: %w", err)
+		}
+		if len(found) != len(indexes) {
+			return nil, errMissingHash
+		}
+		hashes := make([]tlog.Hash, len(found))
+		for i, h := range found {
+			if len(h) != tlog.HashSize {
+				return nil, errMissingHash
+			}
+			hashes[i] = tlog.Hash(h)
+		}
+		return hashes, nil
+	})
+}
+
+// edge is the right edge of a tree of some size: the few stored hashes, by
+// tlog.StoredHashIndex, from which its root and everything appended later are
+// computed. With it the sequencer reads no hashes.
+type edge map[int64]tlog.Hash
+
+// ReadHashes implements tlog.HashReader.
+func (e edge) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	hashes := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		h, ok := e[index]
+		if !ok {
+			return nil, errMissingHash
+		}
+		hashes[i] = h
+	}
+	return hashes, nil
+}
+
+func (e edge) root(size int64) (tlog.Hash, error) { return tlog.TreeHash(size, e) }
+
+// readEdge reads the edge of the tree of the size from the database.
+func readEdge(ctx context.Context, q querier, size int64) (edge, error) {
+	return edgeOf(size, hashReader(ctx, q))
+}
+
+// edgeOf keeps what the root's computation reads.
+func edgeOf(size int64, from tlog.HashReader) (edge, error) {
+	kept := make(edge)
+	_, err := tlog.TreeHash(size, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		hashes, err := from.ReadHashes(indexes)
+		if err != nil {
+			return nil, err
+		}
+		for i, index := range indexes {
+			kept[index] = hashes[i]
+		}
+		return hashes, nil
+	}))
+	return kept, err
+}
+
+// grow appends leaves to the tree of head h. It returns the tree, its edge, and
+// the hashes to store, which follow those that are stored already.
+func (h *head) grow(leaves []tlog.Hash) (tlog.Tree, edge, []tlog.Hash, error) {
+	all := make(edge, len(h.edge)+2*len(leaves))
+	for index, hash := range h.edge {
+		all[index] = hash
+	}
+	var added []tlog.Hash
+	first := tlog.StoredHashCount(h.size)
+	for i, leaf := range leaves {
+		hashes, err := tlog.StoredHashesForRecordHash(h.size+int64(i), leaf, all)
+		if err != nil {
+			return tlog.Tree{}, nil, nil, fmt.Errorf("hashing entry %d: %w", h.size+int64(i), err)
+		}
+		for _, hash := range hashes {
+			all[first+int64(len(added))] = hash
+			added = append(added, hash)
+		}
+	}
+	size := h.size + int64(len(leaves))
+	next, err := edgeOf(size, all)
+	if err != nil {
+		return tlog.Tree{}, nil, nil, fmt.Errorf("hashing the tree of %d: %w", size, err)
+	}
+	root, err := next.root(size)
+	return tlog.Tree{N: size, Hash: root}, next, added, err
+}
