@@ -1,0 +1,123 @@
+// Package approvals turns an ask into a grant, or not: it matches the policy,
+// freezes the terms (P4), takes decisions of distinct people (P5), starts the
+// clock when the quorum is there (P3) and stops it at the end. It issues nothing:
+// package broker asks it for the evidence and checks that itself.
+//
+// Two texts carry everything that must be provable later: the Terms, which say
+// what was asked for and what it needs, and for each decision a Statement, which
+// says who decided what about which terms. Both have one canonical form, never
+// change, and stand in the log, whole and by their hash. Every state change is
+// committed together with its event.
+//
+// Time needs no help to pass: a request that is past its approve_by is expired
+// and a grant that is past its end has ended for every reader at that instant,
+// whether or not a job has written it down yet.
+package approvals
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+
+	"sallyport/approvals/identity"
+	"sallyport/approvals/policy"
+	"sallyport/audit"
+	"sallyport/audit/event"
+	"sallyport/internal/clock"
+)
+
+// Target is what approvals must know of a host.
+type Target struct {
+	ID, Name string
+	Labels   map[string]string
+	Logins   []string
+}
+
+// Hosts finds hosts; package broker/hosts has them.
+type Hosts interface {
+	// Target finds a host by id or name, or returns a refusal of kind NotFound.
+	Target(ctx context.Context, nameOrID string) (Target, error)
+}
+
+// Config is what the service needs. Every field without "optional" must be set.
+type Config struct {
+	// Pool connects as a member of sallyport_app.
+	Pool *pgxpool.Pool
+	// Log takes the events, in the transactions of the state changes.
+	Log *audit.Log
+	// Clock decides what is past.
+	Clock clock.Clock
+	// People are those who have signed in, with their groups then.
+	People *identity.Store
+	// Hosts are what can be asked for.
+	Hosts Hosts
+	// Policy is the document that is to be in force; if its hash is not that of
+	// the newest version in the database, it becomes a new version.
+	Policy *policy.Policy
+	// Logger receives what goes wrong where no caller can be told. Optional.
+	Logger *slog.Logger
+}
+
+// Service is the approvals room. It is safe for concurrent use, also by several
+// processes on one database.
+type Service struct {
+	cfg    Config
+	policy *policy.Policy // in force, with its version
+	queue  *river.Client[pgx.Tx]
+}
+
+// New activates the policy and returns the service.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	switch {
+	case cfg.Pool == nil:
+		return nil, errors.New("approvals: no database")
+	case cfg.Log == nil:
+		return nil, errors.New("approvals: no log")
+	case cfg.Clock == nil:
+		return nil, errors.New("approvals: no clock")
+	case cfg.People == nil:
+		return nil, errors.New("approvals: no people")
+	case cfg.Hosts == nil:
+		return nil, errors.New("approvals: no hosts")
+	case cfg.Policy == nil:
+		return nil, errors.New("approvals: no policy")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{cfg: cfg}
+	var err error
+	if s.queue, err = s.newQueue(); err != nil {
+		return nil, err
+	}
+	if s.policy, err = s.activate(ctx, cfg.Policy); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Policy is the version in force.
+func (s *Service) Policy() *policy.Policy { return s.policy }
+
+func (s *Service) policyRef() event.PolicyRef {
+	return event.PolicyRef{Version: s.policy.Version, Hash: s.policy.Hash}
+}
+
+// record writes the event of a refusal, which changes no state. It outlives a
+// caller who hangs up: nobody can try something and keep it out of the log like
+// that. The refusal stands whether or not it could be recorded.
+func (s *Service) record(ctx context.Context, e event.Event) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error { return s.cfg.Log.Stage(ctx, tx, e) })
+	if err != nil {
+		s.cfg.Logger.ErrorContext(ctx, "a refusal could not be recorded", slog.String("type", e.Type), slog.Any("error", err))
+		return
+	}
+	s.cfg.Log.Kick()
+}

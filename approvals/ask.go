@@ -1,0 +1,174 @@
+package approvals
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/api"
+	"sallyport/approvals/identity"
+	"sallyport/approvals/policy"
+	"sallyport/internal/ids"
+	"sallyport/internal/refusal"
+)
+
+// Limits on an ask. Those on texts count characters.
+const (
+	maxReason = 2000
+	maxTicket = 200
+	maxAhead  = 30 * 24 * time.Hour // of a future start
+)
+
+var (
+	hostForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+	// loginForm is P2's: sshd expands logins unescaped.
+	loginForm = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+)
+
+// ask is an ask that the policy allows to be made, ready to be frozen.
+type ask struct {
+	target Target
+	rule   *policy.Rule
+	terms  Terms
+}
+
+// ask turns the input into terms, or says why it cannot be asked for:
+//
+//  1. the input is well-formed,
+//  2. the host exists, and some rule lets the caller ask for it,
+//  3. a rule lets the caller ask for the login, which the host has,
+//  4. duration, reason and ticket are as the rule wants them.
+func (s *Service) ask(ctx context.Context, c identity.Caller, in api.RequestInput) (ask, error) {
+	now := s.cfg.Clock.Now()
+	t, duration, err := form(in, now)
+	if err != nil {
+		return ask{}, err
+	}
+	target, err := s.cfg.Hosts.Target(ctx, in.Host)
+	if r := refusal.As(err); r != nil && r.Kind == refusal.NotFound {
+		return ask{}, ErrUnknownHost
+	}
+	if err != nil {
+		return ask{}, err
+	}
+	rule, err := s.rule(c, target, in.Login)
+	if err != nil {
+		return ask{}, err
+	}
+	if duration, err = rule.CheckDuration(duration); err != nil {
+		return ask{}, err
+	}
+	if err := rule.CheckText(t.Reason, t.Ticket); err != nil {
+		return ask{}, err
+	}
+	t.Format = TermsFormat
+	t.RequestID = ids.New(ids.Request)
+	t.Person = TermsPerson{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject}
+	t.Host = TermsHost{ID: target.ID, Name: target.Name}
+	t.Duration = short(duration)
+	t.CreatedAt, t.ApproveBy = now, now.Add(rule.ApproveWithin)
+	t.PolicyHash, t.PolicyVersion = s.policy.Hash, s.policy.Version
+	t.Rule = termsRule(rule)
+	return ask{target: target, rule: rule, terms: t}, nil
+}
+
+// rule finds the rule for a login. Who may ask for nothing on the host is not
+// told that it exists.
+func (s *Service) rule(c identity.Caller, t Target, login string) (*policy.Rule, error) {
+	logins := s.policy.Logins(c.Groups, t.Labels, t.Logins)
+	if len(logins) == 0 {
+		return nil, ErrUnknownHost
+	}
+	names := make([]string, len(logins))
+	for i, l := range logins {
+		if l.Login == login {
+			return l.Rule, nil
+		}
+		names[i] = l.Login
+	}
+	return nil, policy.ErrNoRule.With("no rule of the policy lets you ask for %s on %s", login, t.Name).
+		Hinting("on this host you may ask for: %s", strings.Join(names, ", "))
+}
+
+// form checks what can be checked without knowing host or policy. A duration of
+// 0 asks for the rule's default.
+func form(in api.RequestInput, now time.Time) (Terms, time.Duration, error) {
+	t := Terms{Login: in.Login, Reason: strings.TrimSpace(in.Reason), Ticket: strings.TrimSpace(in.Ticket)}
+	if !hostForm.MatchString(in.Host) {
+		return t, 0, ErrBadHost
+	}
+	if !loginForm.MatchString(in.Login) {
+		return t, 0, ErrBadLogin
+	}
+	if in.Emergency {
+		return t, 0, ErrEmergency
+	}
+	var duration time.Duration
+	if in.Duration != "" {
+		d, err := time.ParseDuration(in.Duration)
+		if err != nil || d <= 0 {
+			return t, 0, policy.ErrBadDuration
+		}
+		duration = d
+	}
+	if err := text("reason", t.Reason, maxReason); err != nil {
+		return t, 0, err
+	}
+	if err := text("ticket", t.Ticket, maxTicket); err != nil {
+		return t, 0, err
+	}
+	if in.NotBefore != nil {
+		start := in.NotBefore.UTC().Truncate(time.Microsecond)
+		if start.Before(now) || start.After(now.Add(maxAhead)) {
+			return t, 0, ErrBadStart
+		}
+		t.NotBefore = &start
+	}
+	if strings.TrimSpace(in.PublicKey) != "" {
+		fingerprint, err := fingerprint(in.PublicKey)
+		if err != nil {
+			return t, 0, err
+		}
+		t.PublicKey = fingerprint
+	}
+	return t, duration, nil
+}
+
+// reorder are the characters that can make a text read otherwise than it is
+// written (Unicode UTR #36, "Trojan Source").
+var reorder = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x202a, Hi: 0x202e, Stride: 1}, {Lo: 0x2066, Hi: 0x2069, Stride: 1}}}
+
+// text refuses what is too long or is no text: characters other than line breaks
+// and tabs that are not seen could hide something from whoever reads it.
+func text(field, s string, most int) error {
+	if utf8.RuneCountInString(s) > most {
+		return ErrBadText.With("the %s has more than %d characters", field, most).On(field)
+	}
+	hidden := func(r rune) bool {
+		return unicode.IsControl(r) && !slices.Contains([]rune("\n\r\t"), r) || unicode.Is(reorder, r)
+	}
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, hidden) {
+		return ErrBadText.With("the %s has characters that are not text", field).On(field)
+	}
+	return nil
+}
+
+// fingerprint reads one public key in authorized_keys format. Whether the key is
+// strong enough is for package broker to say. The input may be a private key
+// pasted by mistake, so no error repeats any of it (P11).
+func fingerprint(line string) (string, error) {
+	key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil || len(options) > 0 || strings.TrimSpace(string(rest)) != "" {
+		return "", ErrBadKey
+	}
+	if _, certificate := key.(*ssh.Certificate); certificate {
+		return "", ErrBadKey
+	}
+	return ssh.FingerprintSHA256(key), nil
+}

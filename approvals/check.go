@@ -1,0 +1,135 @@
+package approvals
+
+import (
+	"bytes"
+	"time"
+
+	"sallyport/api"
+	"sallyport/approvals/policy"
+	"sallyport/internal/ids"
+)
+
+// Check verifies by itself that the grant is allowed at the time. It is pure,
+// and it trusts no column but the texts: the others can take away from what the
+// texts allow, and never add. The rules:
+//
+//  1. The request is approved or active.
+//  2. The terms' hash fits their bytes, which are canonical and name this request
+//     and this person.
+//  3. Every decision's hash fits its bytes, which are canonical. It approves these
+//     terms and no others, was given between the asking and approve_by, not before
+//     the one ahead of it, by a person who is not the requester, and whom no other
+//     decision names (P5).
+//  4. The decisions make the quorum of the terms, by the groups that the approvers
+//     had then; or the terms say that the rule is automatic and names no approvers.
+//  5. The grant started when the last decision was given, or at the terms' start,
+//     and does not last longer than the terms say (P3).
+//  6. The time is in the grant, its end excluded; and if the terms want a first
+//     use by some time, there was one or that time has not come.
+//  7. A key that the terms name is the one that the grant is bound to (P4).
+//
+// The refusals are ErrNoGrant, ErrNotStarted and ErrGrantEnded where nothing is
+// wrong but the moment, and ErrEvidence for everything else.
+func (g Grant) Check(now time.Time) error {
+	switch g.State {
+	case api.Approved, api.Active:
+	case api.Ended:
+		return ErrGrantEnded
+	default:
+		return ErrNoGrant.With("the request is %s", g.State)
+	}
+	t, err := g.checkTerms()
+	if err != nil {
+		return err
+	}
+	approved, err := g.checkDecisions(t)
+	if err != nil {
+		return err
+	}
+	if t.PublicKey != "" && t.PublicKey != g.Key {
+		return ErrEvidence.With("the grant is bound to another key than the terms name")
+	}
+	return g.checkTime(t, approved, now)
+}
+
+func (g Grant) checkTerms() (Terms, error) {
+	if hash(g.TermsText) != g.TermsHash {
+		return Terms{}, ErrEvidence.With("the terms' hash does not fit the terms")
+	}
+	t, err := ParseTerms(g.TermsText)
+	if err != nil {
+		return Terms{}, ErrEvidence.With("the terms cannot be read").Because(err)
+	}
+	if text, err := g.Terms.Encode(); err != nil || !bytes.Equal(text, g.TermsText) {
+		return Terms{}, ErrEvidence.With("the grant's terms are not those of its text")
+	}
+	person := TermsPerson{ID: g.Person.ID, Issuer: g.Person.Issuer, Subject: g.Person.Subject}
+	if t.RequestID != g.RequestID || t.Person != person || !ids.Valid(ids.Person, t.Person.ID) {
+		return Terms{}, ErrEvidence.With("the terms are of another request or person")
+	}
+	return t, nil
+}
+
+// checkDecisions returns when the approval was complete.
+func (g Grant) checkDecisions(t Terms) (time.Time, error) {
+	if t.Rule.Automatic {
+		if len(t.Rule.Stages) > 0 || len(g.Decisions) > 0 {
+			return time.Time{}, ErrEvidence.With("the rule is automatic, but there are approvers")
+		}
+		return t.CreatedAt, nil
+	}
+	last := t.CreatedAt
+	approvers := map[StatementApprover]bool{}
+	var approvals []policy.Approval
+	for _, e := range g.Decisions {
+		if hash(e.Statement) != e.Hash {
+			return last, ErrEvidence.With("a decision's hash does not fit the decision")
+		}
+		d, err := ParseStatement(e.Statement)
+		if err != nil {
+			return last, ErrEvidence.With("a decision cannot be read").Because(err)
+		}
+		same := StatementApprover{Issuer: d.Approver.Issuer, Subject: d.Approver.Subject}
+		byID := StatementApprover{ID: d.Approver.ID}
+		switch {
+		case d.RequestID != t.RequestID || d.TermsHash != g.TermsHash || d.PolicyHash != t.PolicyHash:
+			return last, ErrEvidence.With("a decision is about other terms")
+		case d.Verdict != api.Approve:
+			return last, ErrEvidence.With("a decision does not approve")
+		case d.Time.Before(last) || !d.Time.Before(t.ApproveBy):
+			return last, ErrEvidence.With("a decision was given out of its time")
+		case !ids.Valid(ids.Person, d.Approver.ID):
+			return last, ErrEvidence.With("a decision is not a person's")
+		case d.Approver.ID == t.Person.ID || same.Issuer == t.Person.Issuer && same.Subject == t.Person.Subject:
+			return last, ErrEvidence.With("a decision is the requester's own")
+		case approvers[same] || approvers[byID]:
+			return last, ErrEvidence.With("two decisions are one person's")
+		}
+		approvers[same], approvers[byID] = true, true
+		approvals = append(approvals, d.approval())
+		last = d.Time
+	}
+	if !policy.Quorum(t.stages(), approvals).Complete {
+		return last, ErrEvidence.With("the approvals that the terms need are not there")
+	}
+	return last, nil
+}
+
+func (g Grant) checkTime(t Terms, approved, now time.Time) error {
+	w, err := t.window(approved)
+	if err != nil {
+		return ErrEvidence.Because(err)
+	}
+	if !g.StartsAt.Equal(w.start) || g.EndsAt.After(w.end) {
+		return ErrEvidence.With("the grant's time is not what was approved")
+	}
+	switch {
+	case now.Before(w.start):
+		return ErrNotStarted.With("the grant starts at %s", w.start.Format(time.RFC3339))
+	case !now.Before(g.EndsAt):
+		return ErrGrantEnded
+	case g.State == api.Approved && !w.useBy.IsZero() && !now.Before(w.useBy):
+		return ErrGrantEnded.With("the grant was not used in time")
+	}
+	return nil
+}

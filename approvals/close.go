@@ -1,0 +1,61 @@
+package approvals
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sallyport/api"
+	"sallyport/approvals/identity"
+	"sallyport/audit/event"
+)
+
+// Cancel withdraws the caller's own undecided request.
+func (s *Service) Cancel(ctx context.Context, c identity.Caller, id string) (api.Request, error) {
+	return s.withdraw(ctx, c, id, func(r *request, _ time.Time) (event.Data, error) {
+		if err := r.mayCancel(c.Person); err != nil {
+			return nil, err
+		}
+		return r.close(api.Cancelled), nil
+	})
+}
+
+// Finish ends the caller's own grant early ("I'm done"), also one that has not
+// started yet.
+func (s *Service) Finish(ctx context.Context, c identity.Caller, id string) (api.Request, error) {
+	return s.withdraw(ctx, c, id, func(r *request, now time.Time) (event.Data, error) {
+		if err := r.mayFinish(c.Person); err != nil {
+			return nil, err
+		}
+		return r.end("finished", now), nil
+	})
+}
+
+// withdraw lets act change a locked, settled request and keeps what came of it.
+func (s *Service) withdraw(ctx context.Context, c identity.Caller, id string, act func(*request, time.Time) (event.Data, error)) (api.Request, error) {
+	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
+		r, err := s.lock(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if !r.visible(c) {
+			return ErrUnknownRequest
+		}
+		now := s.cfg.Clock.Now()
+		r.settle(now)
+		data, err := act(r, now)
+		if err != nil {
+			return err
+		}
+		if err := r.save(ctx, tx); err != nil {
+			return err
+		}
+		return s.cfg.Log.Stage(ctx, tx, r.event(now, c.Actor(), c.Source, data))
+	})
+	if err != nil {
+		return api.Request{}, err
+	}
+	s.cfg.Log.Kick()
+	return s.Get(ctx, c, id)
+}

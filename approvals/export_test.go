@@ -1,0 +1,8 @@
+package approvals
+
+import "context"
+
+// Settle does what the job does for a request that is due now.
+func (s *Service) Settle(ctx context.Context, id string) error {
+	return s.work(ctx, settleJob{RequestID: id, Due: s.cfg.Clock.Now()})
+}

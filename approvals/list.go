@@ -1,0 +1,167 @@
+package approvals
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sallyport/api"
+	"sallyport/approvals/identity"
+	"sallyport/internal/ids"
+)
+
+// Scope narrows List to one relation to the caller.
+type Scope string
+
+// The scopes.
+const (
+	All     Scope = ""        // all that the caller may see
+	Mine    Scope = "mine"    // asked for by the caller
+	Waiting Scope = "waiting" // waiting for the caller's decision
+)
+
+// ListFilter narrows List. Zero fields do not filter.
+type ListFilter struct {
+	Scope  Scope
+	States []api.State
+	HostID string
+	Cursor string
+	Limit  int // 1 to 200; 0 means 50
+}
+
+// stateNow is a request's state at @now, which is what request.settle says too.
+const stateNow = `(CASE
+	WHEN state = 'requested' AND approve_by <= @now THEN 'expired'
+	WHEN state = 'approved' AND use_by <= @now THEN 'ended'
+	WHEN state IN ('approved', 'active') AND ends_at <= @now THEN 'ended'
+	ELSE state END)`
+
+// waitsForMe selects the requests that @me could approve at @now. A request waits
+// for a person if
+//
+//  1. it is undecided, also by the clock,
+//  2. it is not their own, and they have not decided on it,
+//  3. their approval would fill a place in its current stage: they are in one of
+//     its waiting groups (request.waitingGroups).
+const waitsForMe = `(state = 'requested' AND approve_by > @now AND person_id <> @me AND waiting_groups && @groups::text[]
+	AND NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = requests.id AND d.approver_id = @me))`
+
+// List returns requests that the caller may see, newest first, without timeline.
+// The caller sees their own, those that a group of theirs decides on and, as an
+// auditor or operator, all (P10).
+func (s *Service) List(ctx context.Context, c identity.Caller, f ListFilter) (api.Page[api.Request], error) {
+	if !slices.Contains([]Scope{All, Mine, Waiting}, f.Scope) || f.Limit < 0 || f.Limit > 200 {
+		return api.Page[api.Request]{}, ErrBadFilter
+	}
+	if f.Limit == 0 {
+		f.Limit = 50
+	}
+	before, beforeID, err := parseCursor(f.Cursor)
+	if err != nil {
+		return api.Page[api.Request]{}, err
+	}
+	now := s.cfg.Clock.Now()
+	list, err := s.requests(ctx, s.cfg.Pool, `
+		SELECT `+requestColumns+`
+		FROM requests
+		WHERE (@all OR person_id = @me OR approver_groups && @groups::text[])
+			AND (@scope <> 'mine' OR person_id = @me)
+			AND (@scope <> 'waiting' OR `+waitsForMe+`)
+			AND (cardinality(@states::text[]) = 0 OR `+stateNow+` = ANY(@states))
+			AND (@host = '' OR host_id = @host)
+			AND (@before_id = '' OR (created_at, id) < (@before, @before_id))
+		ORDER BY created_at DESC, id DESC
+		LIMIT @limit`,
+		pgx.NamedArgs{
+			"all": c.Has(api.Auditor) || c.Has(api.Operator), "me": c.ID, "groups": notNil(c.Groups),
+			"scope": string(f.Scope), "states": notNil(f.States), "host": f.HostID,
+			"before": before, "before_id": beforeID, "now": now, "limit": f.Limit + 1,
+		})
+	if err != nil {
+		return api.Page[api.Request]{}, err
+	}
+	var page api.Page[api.Request]
+	if len(list) > f.Limit {
+		list = list[:f.Limit]
+		last := list[len(list)-1]
+		page.Next = cursor(last.created, last.id)
+	}
+	list = slices.DeleteFunc(list, func(r *request) bool {
+		if r.broken != nil {
+			s.cfg.Logger.ErrorContext(ctx, "a request is left out of a list", slog.Any("error", r.broken))
+		}
+		return r.broken != nil
+	})
+	for _, r := range list {
+		r.settle(now)
+	}
+	page.Items, err = s.show(ctx, c, list, now)
+	return page, err
+}
+
+// CountWaiting is how many requests wait for the caller's decision.
+func (s *Service) CountWaiting(ctx context.Context, c identity.Caller) (int, error) {
+	var n int
+	err := s.cfg.Pool.QueryRow(ctx, `SELECT count(*) FROM requests WHERE `+waitsForMe,
+		pgx.NamedArgs{"me": c.ID, "groups": notNil(c.Groups), "now": s.cfg.Clock.Now()}).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting what waits: %w", err)
+	}
+	return n, nil
+}
+
+// OpenHosts tells which of the hosts have a grant that runs now: it is approved
+// or active, and has started.
+func (s *Service) OpenHosts(ctx context.Context, hostIDs []string) (map[string]bool, error) {
+	rows, err := s.cfg.Pool.Query(ctx, `
+		SELECT DISTINCT host_id FROM requests
+		WHERE host_id = ANY(@hosts) AND state IN ('approved', 'active') AND starts_at <= @now
+			AND `+stateNow+` <> 'ended'`,
+		pgx.NamedArgs{"hosts": notNil(hostIDs), "now": s.cfg.Clock.Now()})
+	if err != nil {
+		return nil, fmt.Errorf("reading open hosts: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("reading open hosts: %w", err)
+	}
+	open := make(map[string]bool, len(found))
+	for _, id := range found {
+		open[id] = true
+	}
+	return open, nil
+}
+
+// cursor names the last request of a page: those after it are older, or as old
+// with a lower id.
+func cursor(created time.Time, id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(created.UnixMicro(), 10) + "." + id))
+}
+
+func parseCursor(s string) (time.Time, string, error) {
+	if s == "" {
+		return time.Time{}, "", nil
+	}
+	text, err := base64.RawURLEncoding.DecodeString(s)
+	micros, id, ok := strings.Cut(string(text), ".")
+	n, numErr := strconv.ParseInt(micros, 10, 64)
+	if err != nil || numErr != nil || !ok || !ids.Valid(ids.Request, id) {
+		return time.Time{}, "", ErrBadFilter.On("cursor")
+	}
+	return time.UnixMicro(n).UTC(), id, nil
+}
+
+// notNil makes an absent list an empty one: to SQL, an absent one is unknown.
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

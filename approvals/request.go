@@ -1,0 +1,128 @@
+package approvals
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"sallyport/api"
+	"sallyport/approvals/identity"
+	"sallyport/audit/event"
+	"sallyport/internal/refusal"
+)
+
+// MaxOpen is how many requests one person may have that are undecided or whose
+// grant has not ended.
+const MaxOpen = 50
+
+// Preview says what would happen to the ask and who could approve, changing
+// nothing. An ask that would be refused is refused here in the same words.
+func (s *Service) Preview(ctx context.Context, c identity.Caller, in api.RequestInput) (api.Preview, error) {
+	a, err := s.ask(ctx, c, in)
+	if err != nil {
+		return api.Preview{}, err
+	}
+	if err := s.checkOpen(ctx, s.cfg.Pool, c.ID); err != nil {
+		return api.Preview{}, err
+	}
+	r, err := newRequest(a.terms)
+	if err != nil {
+		return api.Preview{}, err
+	}
+	slots, err := s.slotsWithPeople(ctx, r)
+	if err != nil {
+		return api.Preview{}, err
+	}
+	open, err := s.OpenHosts(ctx, []string{a.target.ID})
+	if err != nil {
+		return api.Preview{}, err
+	}
+	host := api.Host{ID: a.target.ID, Name: a.target.Name, Labels: a.target.Labels, State: "sealed"}
+	if open[a.target.ID] {
+		host.State = "open"
+	}
+	for _, l := range s.policy.Logins(c.Groups, a.target.Labels, a.target.Logins) {
+		host.Logins = append(host.Logins, l.Login)
+	}
+	return api.Preview{
+		Host: host, Login: a.terms.Login, Rule: a.rule.Name, Duration: a.terms.Duration,
+		Automatic: a.rule.Automatic, Approvers: slots, ApproveBy: a.terms.ApproveBy,
+		CertificateLifetime: a.terms.Rule.CertificateLifetime,
+	}, nil
+}
+
+// Request freezes the ask. Under an automatic rule the grant starts at once. A
+// refusal by policy, or of something that the caller may not know of, is an event.
+func (s *Service) Request(ctx context.Context, c identity.Caller, in api.RequestInput) (api.Request, error) {
+	a, err := s.ask(ctx, c, in)
+	if err == nil {
+		err = s.create(ctx, c, a)
+	}
+	if r := refusal.As(err); r != nil && (r.Kind == refusal.Denied || r.Kind == refusal.NotFound || r.Kind == refusal.TooMany) {
+		s.record(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{PersonID: c.ID, HostID: a.target.ID},
+			event.RequestRefused{Host: in.Host, Login: in.Login, Code: r.Code, Reason: r.Detail}).Under(s.policyRef()))
+	}
+	if err != nil {
+		return api.Request{}, err
+	}
+	return s.Get(ctx, c, a.terms.RequestID)
+}
+
+// create writes the request, its events and its jobs in one transaction.
+func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
+	r, err := newRequest(a.terms)
+	if err != nil {
+		return err
+	}
+	t := a.terms
+	events := []event.Event{r.event(t.CreatedAt, c.Actor(), c.Source, event.RequestCreated{
+		Terms: string(r.termsText), TermsHash: r.termsHash, Host: t.Host.Name, Login: t.Login,
+		Duration: t.Duration, Rule: t.Rule.Name, Reason: t.Reason, Ticket: t.Ticket,
+	})}
+	if t.Rule.Automatic {
+		started, err := r.grant(t.CreatedAt)
+		if err != nil {
+			return err
+		}
+		events = append(events, r.event(t.CreatedAt, c.Actor(), c.Source, started))
+	}
+	err = pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
+		// Two asks of one person at once are counted one after the other.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('requests of ' || $1, 0))`, c.ID); err != nil {
+			return fmt.Errorf("counting open requests: %w", err)
+		}
+		if err := s.checkOpen(ctx, tx, c.ID); err != nil {
+			return err
+		}
+		if err := r.insert(ctx, tx); err != nil {
+			return err
+		}
+		if err := s.schedule(ctx, tx, r); err != nil {
+			return err
+		}
+		return s.cfg.Log.Stage(ctx, tx, events...)
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Kick()
+	return nil
+}
+
+// checkOpen refuses when the person has MaxOpen open requests.
+func (s *Service) checkOpen(ctx context.Context, db querier, personID string) error {
+	rows, err := db.Query(ctx, `SELECT count(*) FROM requests WHERE person_id = @me AND `+stateNow+` IN ('requested', 'approved', 'active')`,
+		pgx.NamedArgs{"me": personID, "now": s.cfg.Clock.Now()})
+	if err != nil {
+		return fmt.Errorf("counting open requests: %w", err)
+	}
+	n, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+	if err != nil {
+		return fmt.Errorf("counting open requests: %w", err)
+	}
+	if n >= MaxOpen {
+		return ErrTooManyOpen.With("you have %d open requests, and no more are allowed", n)
+	}
+	return nil
+}

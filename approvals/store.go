@@ -1,0 +1,167 @@
+package approvals
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sallyport/audit/event"
+	"sallyport/internal/ids"
+)
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// requestColumns are what scanRequest reads.
+const requestColumns = `id, person_id, host_id, created_at, terms, terms_hash, state, starts_at, ends_at, use_by, end_reason, key`
+
+func scanRequest(row pgx.CollectableRow) (*request, error) {
+	var r request
+	err := row.Scan(&r.id, &r.personID, &r.hostID, &r.created, &r.termsText, &r.termsHash,
+		&r.state, &r.starts, &r.ends, &r.useBy, &r.endsWhy, &r.key)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range []*time.Time{r.starts, r.ends, r.useBy} {
+		if t != nil {
+			*t = t.UTC()
+		}
+	}
+	if r.terms, err = ParseTerms(r.termsText); err != nil {
+		r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", r.id, err))
+	}
+	return &r, nil
+}
+
+// requests reads what the query, which begins with requestColumns, selects, with
+// all decisions, as stored: whoever shows or judges them settles them first.
+func (s *Service) requests(ctx context.Context, db querier, sql string, args ...any) ([]*request, error) {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("reading requests: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, scanRequest)
+	if err != nil {
+		return nil, fmt.Errorf("reading requests: %w", err)
+	}
+	if err := addDecisions(ctx, db, list); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func addDecisions(ctx context.Context, db querier, list []*request) error {
+	byID := make(map[string]*request, len(list))
+	keys := make([]string, 0, len(list))
+	for _, r := range list {
+		byID[r.id], keys = r, append(keys, r.id)
+	}
+	rows, err := db.Query(ctx, `
+		SELECT request_id, id, statement, statement_hash
+		FROM decisions WHERE request_id = ANY($1) ORDER BY request_id, position`, keys)
+	if err != nil {
+		return fmt.Errorf("reading decisions: %w", err)
+	}
+	var id string
+	var d decision
+	_, err = pgx.ForEachRow(rows, []any{&id, &d.id, &d.text, &d.hash}, func() error {
+		r := byID[id]
+		statement, err := ParseStatement(d.text)
+		if err != nil {
+			r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", id, err))
+		}
+		r.decision = append(r.decision, decision{id: d.id, text: slices.Clone(d.text), hash: d.hash, statement: statement})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading decisions: %w", err)
+	}
+	return nil
+}
+
+// find reads one request, settled, or ErrUnknownRequest.
+func (s *Service) find(ctx context.Context, id string) (*request, error) {
+	r, err := s.one(ctx, s.cfg.Pool, `SELECT `+requestColumns+` FROM requests WHERE id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	r.settle(s.cfg.Clock.Now())
+	return r, nil
+}
+
+// lock reads one request and keeps others from changing it until tx ends.
+// Decisions are read after the lock is held, and so must the clock be: who had to
+// wait sees what happened meanwhile.
+func (s *Service) lock(ctx context.Context, tx pgx.Tx, id string) (*request, error) {
+	return s.one(ctx, tx, `SELECT `+requestColumns+` FROM requests WHERE id = $1 FOR UPDATE`, id)
+}
+
+func (s *Service) one(ctx context.Context, db querier, sql, id string) (*request, error) {
+	if !ids.Valid(ids.Request, id) {
+		return nil, ErrUnknownRequest
+	}
+	list, err := s.requests(ctx, db, sql, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, ErrUnknownRequest
+	}
+	return list[0], list[0].broken
+}
+
+// insert writes a new request.
+func (r *request) insert(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO requests (id, person_id, host_id, policy_version, terms, terms_hash, approver_groups,
+			created_at, approve_by, state, waiting_groups, starts_at, ends_at, use_by, key)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+		r.id, r.personID, r.hostID, r.terms.PolicyVersion, r.termsText, r.termsHash, r.terms.groups(),
+		r.terms.CreatedAt, r.terms.ApproveBy, r.state, r.waitingGroups(), r.starts, r.ends, r.useBy, r.key)
+	if err != nil {
+		return fmt.Errorf("writing request %s: %w", r.id, err)
+	}
+	return nil
+}
+
+// save writes how far a locked request has come.
+func (r *request) save(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE requests
+		SET state = $2, waiting_groups = $3, starts_at = $4, ends_at = $5, use_by = $6, end_reason = $7, key = $8
+		WHERE id = $1`,
+		r.id, r.state, r.waitingGroups(), r.starts, r.ends, r.useBy, r.endsWhy, r.key)
+	if err != nil {
+		return fmt.Errorf("writing request %s: %w", r.id, err)
+	}
+	return nil
+}
+
+// insertDecision adds a decision to a locked request, in the database and in r.
+func (r *request) insertDecision(ctx context.Context, tx pgx.Tx, d decision) error {
+	r.decision = append(r.decision, d)
+	_, err := tx.Exec(ctx, `
+		INSERT INTO decisions (id, request_id, position, requester_id, approver_id, statement, statement_hash, decided_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		d.id, r.id, len(r.decision), r.personID, d.statement.Approver.ID, d.text, d.hash, d.statement.Time)
+	if err != nil {
+		return fmt.Errorf("writing a decision on request %s: %w", r.id, err)
+	}
+	return nil
+}
+
+// subject is what events about the request name.
+func (r *request) subject() event.Subject {
+	return event.Subject{RequestID: r.id, PersonID: r.personID, HostID: r.hostID}
+}
+
+// event is an event about the request, under the policy of its terms.
+func (r *request) event(at time.Time, actor event.Actor, source string, data event.Data) event.Event {
+	return event.New(at, actor, source, r.subject(), data).
+		Under(event.PolicyRef{Version: r.terms.PolicyVersion, Hash: r.terms.PolicyHash})
+}

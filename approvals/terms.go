@@ -1,0 +1,198 @@
+package approvals
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"sallyport/approvals/policy"
+)
+
+// TermsFormat names the form of Terms. Another form gets another number.
+const TermsFormat = "sallyport.terms/1"
+
+// Terms are what approvers approve. Their canonical form is fixed with the
+// request and hashed into every decision and certificate event (P4). They carry
+// the numbers of the rule that decided, so that a later policy changes nothing.
+type Terms struct {
+	Format        string      `json:"format"` // TermsFormat
+	RequestID     string      `json:"request_id"`
+	Person        TermsPerson `json:"person"`
+	Host          TermsHost   `json:"host"`
+	Login         string      `json:"login"`
+	Duration      string      `json:"duration"`
+	Reason        string      `json:"reason"`
+	Ticket        string      `json:"ticket"`
+	PublicKey     string      `json:"public_key"`           // fingerprint, or empty: the first key used binds
+	NotBefore     *time.Time  `json:"not_before,omitempty"` // future start
+	CreatedAt     time.Time   `json:"created_at"`
+	ApproveBy     time.Time   `json:"approve_by"`
+	PolicyHash    string      `json:"policy_hash"`
+	PolicyVersion int64       `json:"policy_version,string"`
+	Rule          TermsRule   `json:"rule"`
+}
+
+// TermsPerson is the requester in the terms.
+type TermsPerson struct {
+	ID      string `json:"id"`
+	Issuer  string `json:"issuer"`
+	Subject string `json:"subject"`
+}
+
+// TermsHost is the host in the terms.
+type TermsHost struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// TermsRule is what the rule gave when the request was made.
+type TermsRule struct {
+	Name                string       `json:"name"`
+	Automatic           bool         `json:"automatic"`
+	Stages              []TermsStage `json:"stages"`
+	StartWithin         string       `json:"start_within,omitempty"` // from the start to the first use; empty: until the end
+	CertificateLifetime string       `json:"certificate_lifetime"`
+	SourceAddress       []string     `json:"source_address"` // CIDRs; empty: from anywhere
+}
+
+// TermsStage is one stage of approvals: all slots must be filled.
+type TermsStage struct {
+	Slots []TermsSlot `json:"slots"`
+}
+
+// TermsSlot needs Count distinct people, each in any of Groups.
+type TermsSlot struct {
+	Groups []string `json:"groups"`
+	Count  int      `json:"count"`
+}
+
+// Encode returns the canonical bytes: JSON in the order of the struct, without
+// HTML escaping or white space, times in UTC as RFC 3339.
+func (t Terms) Encode() ([]byte, error) {
+	t.CreatedAt, t.ApproveBy = t.CreatedAt.UTC(), t.ApproveBy.UTC()
+	if t.NotBefore != nil {
+		utc := t.NotBefore.UTC()
+		t.NotBefore = &utc
+	}
+	return canonical(t)
+}
+
+// ParseTerms reads canonical terms. It refuses every byte string that Encode
+// would not have produced, so that one meaning has one hash.
+func ParseTerms(text []byte) (Terms, error) {
+	var t Terms
+	if err := parseCanonical(text, &t); err != nil {
+		return Terms{}, fmt.Errorf("reading terms: %w", err)
+	}
+	if t.Format != TermsFormat {
+		return Terms{}, fmt.Errorf("reading terms: format %q is not %q", t.Format, TermsFormat)
+	}
+	if _, err := t.times(); err != nil {
+		return Terms{}, fmt.Errorf("reading terms: %w", err)
+	}
+	return t, nil
+}
+
+// termsTimes are the lengths of time in terms.
+type termsTimes struct{ duration, startWithin, certificate time.Duration }
+
+func (t Terms) times() (termsTimes, error) {
+	var out termsTimes
+	var err error
+	if out.duration, err = time.ParseDuration(t.Duration); err != nil || out.duration <= 0 {
+		return out, fmt.Errorf("duration %q is not a positive time", t.Duration)
+	}
+	if out.certificate, err = time.ParseDuration(t.Rule.CertificateLifetime); err != nil || out.certificate <= 0 {
+		return out, fmt.Errorf("certificate lifetime %q is not a positive time", t.Rule.CertificateLifetime)
+	}
+	if t.Rule.StartWithin == "" {
+		return out, nil
+	}
+	if out.startWithin, err = time.ParseDuration(t.Rule.StartWithin); err != nil || out.startWithin <= 0 {
+		return out, fmt.Errorf("start within %q is not a positive time", t.Rule.StartWithin)
+	}
+	return out, nil
+}
+
+// window is the life of a grant.
+type window struct {
+	start, end time.Time
+	useBy      time.Time // without a first use it ends here; zero: at end
+}
+
+// window is the grant's life if its approval was complete at the time: its clock
+// starts then, or at NotBefore if that is later (P3).
+func (t Terms) window(approved time.Time) (window, error) {
+	d, err := t.times()
+	if err != nil {
+		return window{}, err
+	}
+	w := window{start: approved}
+	if t.NotBefore != nil && t.NotBefore.After(approved) {
+		w.start = *t.NotBefore
+	}
+	w.end = w.start.Add(d.duration)
+	if d.startWithin > 0 && d.startWithin < d.duration {
+		w.useBy = w.start.Add(d.startWithin)
+	}
+	return w, nil
+}
+
+// stages are the terms' stages in the words of the quorum.
+func (t Terms) stages() []policy.Stage {
+	out := make([]policy.Stage, len(t.Rule.Stages))
+	for i, stage := range t.Rule.Stages {
+		for _, slot := range stage.Slots {
+			out[i].Slots = append(out[i].Slots, policy.Slot(slot))
+		}
+	}
+	return out
+}
+
+// groups are all groups that the stages name, each once.
+func (t Terms) groups() []string {
+	out := []string{}
+	seen := map[string]bool{}
+	for _, stage := range t.Rule.Stages {
+		for _, slot := range stage.Slots {
+			for _, g := range slot.Groups {
+				if !seen[g] {
+					seen[g] = true
+					out = append(out, g)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// termsRule freezes a rule's numbers.
+func termsRule(r *policy.Rule) TermsRule {
+	out := TermsRule{
+		Name: r.Name, Automatic: r.Automatic, Stages: []TermsStage{},
+		CertificateLifetime: short(r.CertificateLifetime), SourceAddress: append([]string{}, r.SourceAddress...),
+	}
+	if r.StartWithin > 0 {
+		out.StartWithin = short(r.StartWithin)
+	}
+	for _, stage := range r.Stages {
+		var s TermsStage
+		for _, slot := range stage.Slots {
+			s.Slots = append(s.Slots, TermsSlot(slot))
+		}
+		out.Stages = append(out.Stages, s)
+	}
+	return out
+}
+
+// short writes a duration as people do: 30m, not 30m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
