@@ -1,0 +1,124 @@
+// Package broker opens the second door: it issues certificates for grants whose
+// evidence it has checked itself, keeps the hosts, and never lets a certificate
+// out before the event that describes it is in the log (P1).
+//
+// One certificate goes through four steps, of which a crash may leave out the
+// later ones but never an earlier one: the intent (row and event, one
+// transaction), its place in the log, the signature, the answer. What is signed
+// is byte for byte what was logged.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/approvals"
+	"sallyport/audit"
+	"sallyport/audit/event"
+	"sallyport/broker/certs"
+	"sallyport/broker/hosts"
+	"sallyport/broker/keys"
+	"sallyport/internal/clock"
+)
+
+// Config is what the broker needs. Every field without "optional" must be set.
+type Config struct {
+	// Pool connects as a member of sallyport_app.
+	Pool *pgxpool.Pool
+	// Log takes the events. Its Run must be running in this process, or nothing
+	// is ever issued.
+	Log *audit.Log
+	// Clock decides what is past, and until when certificates are valid.
+	Clock clock.Clock
+	// Approvals has the grants and their evidence.
+	Approvals *approvals.Service
+	// Hosts are the machines that certificates open.
+	Hosts *hosts.Registry
+	// UserCA signs people's certificates.
+	UserCA keys.Signer
+	// HostCA signs hosts' certificates. It is another key than UserCA.
+	HostCA keys.Signer
+	// URL is where clients reach the broker; proofs of possession name it.
+	URL string
+	// Logger receives what goes wrong where no caller can be told. Optional.
+	Logger *slog.Logger
+}
+
+// Broker issues certificates. It is safe for concurrent use, also by several
+// processes on one database.
+type Broker struct{ cfg Config }
+
+// New records the keys in the log, if they were not seen before, and returns the
+// broker. It does not wait for the event's place, which comes when the log runs.
+func New(ctx context.Context, cfg Config) (*Broker, error) {
+	switch {
+	case cfg.Pool == nil:
+		return nil, errors.New("broker: no database")
+	case cfg.Log == nil:
+		return nil, errors.New("broker: no log")
+	case cfg.Clock == nil:
+		return nil, errors.New("broker: no clock")
+	case cfg.Approvals == nil:
+		return nil, errors.New("broker: no approvals")
+	case cfg.Hosts == nil:
+		return nil, errors.New("broker: no hosts")
+	case cfg.UserCA == nil || cfg.HostCA == nil:
+		return nil, errors.New("broker: a CA's key is missing")
+	case fingerprint(cfg.UserCA) == fingerprint(cfg.HostCA):
+		return nil, errors.New("broker: users and hosts need separate CAs")
+	case cfg.URL == "":
+		return nil, errors.New("broker: no URL")
+	}
+	for _, ca := range []keys.Signer{cfg.UserCA, cfg.HostCA} {
+		if err := certs.CheckKey(ca.PublicKey()); err != nil {
+			return nil, fmt.Errorf("broker: the key of a CA: %w", err)
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{cfg: cfg}
+	if err := b.recordKeys(ctx); err != nil {
+		return nil, fmt.Errorf("recording the keys: %w", err)
+	}
+	return b, nil
+}
+
+func (b *Broker) recordKeys(ctx context.Context) error {
+	loaded := event.KeysLoaded{UserCA: fingerprint(b.cfg.UserCA), HostCA: fingerprint(b.cfg.HostCA), Log: b.cfg.Log.VerifierKey()}
+	now := b.cfg.Clock.Now()
+	err := pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			INSERT INTO signing_keys (user_ca, host_ca, log, loaded_at) VALUES ($1, $2, $3, $4)
+			ON CONFLICT DO NOTHING`, loaded.UserCA, loaded.HostCA, loaded.Log, now)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return b.cfg.Log.Stage(ctx, tx, event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{}, loaded))
+	})
+	if err != nil {
+		return err
+	}
+	b.cfg.Log.Kick()
+	return nil
+}
+
+// UserCA is the public key of the user CA, a line for TrustedUserCAKeys.
+func (b *Broker) UserCA() string {
+	return certs.Line(b.cfg.UserCA.PublicKey()) + " sallyport user CA"
+}
+
+// KnownHosts are lines for known_hosts that trust the host CA for the names, and
+// for nothing else.
+func (b *Broker) KnownHosts(names ...string) []string {
+	return []string{"@cert-authority " + strings.Join(names, ",") + " " + certs.Line(b.cfg.HostCA.PublicKey())}
+}
+
+func fingerprint(s keys.Signer) string { return ssh.FingerprintSHA256(s.PublicKey()) }

@@ -1,0 +1,172 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/api"
+	"sallyport/approvals"
+	"sallyport/approvals/identity"
+	"sallyport/audit/event"
+	"sallyport/broker/certs"
+	"sallyport/broker/hosts"
+)
+
+// HostCertificateLifetime is how long a host's certificate is valid: long enough
+// to be renewed by hand for now, short enough for a host that was lost.
+const HostCertificateLifetime = 30 * 24 * time.Hour
+
+// ListHosts lists hosts with their state and, for the caller, the rules that
+// would apply. Operators and auditors see every host; others those that some
+// rule lets them ask for.
+func (b *Broker) ListHosts(ctx context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error) {
+	page, err := b.cfg.Hosts.ListIf(ctx, f, func(h api.Host) (api.Host, bool, error) { return b.forCaller(ctx, c, h) })
+	if err != nil {
+		return page, err
+	}
+	return page, b.addState(ctx, page.Items)
+}
+
+// Host is one host, under the same rules as ListHosts: to those who may not see
+// it, it does not exist.
+func (b *Broker) Host(ctx context.Context, c identity.Caller, nameOrID string) (api.Host, error) {
+	h, err := b.cfg.Hosts.Get(ctx, nameOrID)
+	if err != nil {
+		return api.Host{}, err
+	}
+	h, visible, err := b.forCaller(ctx, c, h)
+	if err != nil {
+		return api.Host{}, err
+	}
+	if !visible {
+		return api.Host{}, approvals.ErrUnknownHost
+	}
+	list := []api.Host{h}
+	err = b.addState(ctx, list)
+	return list[0], err
+}
+
+// forCaller adds the rules, and leaves out what the caller may not see (P10).
+func (b *Broker) forCaller(ctx context.Context, c identity.Caller, h api.Host) (api.Host, bool, error) {
+	rules, err := b.cfg.Approvals.Rules(ctx, c, approvals.Target{ID: h.ID, Name: h.Name, Labels: h.Labels, Logins: h.Logins})
+	if err != nil {
+		return h, false, err
+	}
+	h.Rules = rules
+	if c.Has(api.Operator) || c.Has(api.Auditor) {
+		return h, true, nil
+	}
+	h.Logins = nil
+	for _, rule := range rules {
+		h.Logins = append(h.Logins, rule.Login)
+	}
+	return h, len(rules) > 0, nil
+}
+
+// addState says of each host whether somebody may be on it now.
+func (b *Broker) addState(ctx context.Context, list []api.Host) error {
+	ids := make([]string, len(list))
+	for i, h := range list {
+		ids[i] = h.ID
+	}
+	open, err := b.cfg.Approvals.OpenHosts(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		list[i].State = "sealed"
+		if open[list[i].ID] {
+			list[i].State = "open"
+		}
+	}
+	return nil
+}
+
+// IssueHost gives a host a certificate for the key in the registry: for its id,
+// its name and its address. Operators only. As with people's certificates, the
+// event has its place in the log before the CA signs (P1).
+func (b *Broker) IssueHost(ctx context.Context, c identity.Caller, nameOrID string) (api.HostCertificate, error) {
+	if err := b.cfg.Hosts.OnlyOperators(ctx, c, "hosts.certificate", ""); err != nil {
+		return api.HostCertificate{}, err
+	}
+	cert, err := b.issueHost(ctx, c, nameOrID)
+	if err != nil {
+		return api.HostCertificate{}, b.failed(ctx, err, slog.String("host", nameOrID))
+	}
+	return cert, nil
+}
+
+func (b *Broker) issueHost(ctx context.Context, c identity.Caller, nameOrID string) (api.HostCertificate, error) {
+	var (
+		none     api.HostCertificate
+		template certs.Host
+		pre      *certs.PreCertificate
+		e        event.Event
+	)
+	err := pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) (err error) {
+		template, pre, e, err = b.intendHost(ctx, tx, c, nameOrID)
+		return err
+	})
+	if err != nil {
+		return none, err
+	}
+	if _, err := b.cfg.Log.Wait(ctx, e.ID); err != nil {
+		return none, err
+	}
+	signed, err := pre.Sign(rand.Reader, b.cfg.HostCA)
+	if err != nil {
+		return none, err
+	}
+	if err := template.Check(signed, b.cfg.HostCA.PublicKey(), b.cfg.Clock.Now()); err != nil {
+		return none, fmt.Errorf("the signed host certificate: %w", err)
+	}
+	return api.HostCertificate{Certificate: certs.Line(signed), Serial: template.Serial, ValidBefore: pre.ValidBefore()}, nil
+}
+
+// intendHost decides on a host certificate and stages its event.
+func (b *Broker) intendHost(ctx context.Context, tx pgx.Tx, c identity.Caller, nameOrID string) (t certs.Host, pre *certs.PreCertificate, e event.Event, err error) {
+	h, err := b.cfg.Hosts.Hold(ctx, tx, nameOrID)
+	if err != nil {
+		return t, nil, e, err
+	}
+	if t, err = b.hostTemplate(h); err != nil {
+		return t, nil, e, err
+	}
+	if err := tx.QueryRow(ctx, `SELECT nextval('host_certificate_serial')`).Scan(&t.Serial); err != nil {
+		return t, nil, e, fmt.Errorf("allocating a serial: %w", err)
+	}
+	if pre, err = t.Pre(b.cfg.HostCA.PublicKey(), rand.Reader); err != nil {
+		return t, nil, e, err
+	}
+	e = event.New(t.Now, c.Actor(), c.Source, event.Subject{HostID: h.ID}, event.HostCertificateIssued{
+		Serial: t.Serial, Host: h.Name, Principals: pre.Principals(), Key: ssh.FingerprintSHA256(t.Key),
+		PreCertificate: pre.Bytes(), CA: fingerprint(b.cfg.HostCA),
+		ValidAfter: pre.ValidAfter(), ValidBefore: pre.ValidBefore(),
+	})
+	return t, pre, e, b.cfg.Log.Stage(ctx, tx, e)
+}
+
+func (b *Broker) hostTemplate(h api.Host) (certs.Host, error) {
+	if h.HostKey == "" {
+		return certs.Host{}, ErrNoHostKey
+	}
+	key, err := certs.ParseKey(h.HostKey)
+	if err != nil {
+		return certs.Host{}, err
+	}
+	address, _, err := splitAddress(h.Address)
+	if err != nil {
+		return certs.Host{}, err
+	}
+	return certs.Host{
+		Key: key, HostID: h.ID, Names: slices.Compact([]string{h.Name, address}),
+		Now: b.cfg.Clock.Now(), Lifetime: HostCertificateLifetime,
+	}, nil
+}

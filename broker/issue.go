@@ -1,0 +1,303 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/api"
+	"sallyport/approvals"
+	"sallyport/approvals/identity"
+	"sallyport/audit"
+	"sallyport/audit/event"
+	"sallyport/broker/certs"
+	"sallyport/internal/ids"
+	"sallyport/internal/refusal"
+)
+
+// MaxCertificates is how many certificates one grant is issued. A grant of a day
+// with certificates of five minutes needs 288.
+const MaxCertificates = 1000
+
+// intent is a certificate that has been decided on and not yet been signed.
+type intent struct {
+	user  certs.User
+	pre   *certs.PreCertificate
+	host  api.Host
+	event event.Event
+}
+
+// Issue gives the grant's person a certificate for their key.
+//
+//  1. The key is strong, and the proof shows that the caller holds it (P6).
+//  2. The log has the grant, with the terms and decisions that the database has.
+//  3. In one transaction: the grant is the caller's, its evidence allows it now,
+//     the host and the login are still there, the key is the one that the grant
+//     is bound to or becomes it (P4), and the limit is not reached; then the
+//     serial, the pre-certificate, the row and the event.
+//  4. The event has its place in the log (P1).
+//  5. The CA signs, and the certificate is checked against what was decided.
+//
+// Whatever fails, there is no certificate. Refusals are events; faults of ours
+// are ErrNotIssued or the log's own refusals.
+func (b *Broker) Issue(ctx context.Context, c identity.Caller, requestID string, in api.CertificateInput) (api.Certificate, error) {
+	cert, key, err := b.issue(ctx, c, requestID, in)
+	if err == nil {
+		return cert, nil
+	}
+	r := b.failed(ctx, err, slog.String("request", requestID))
+	if r.Kind == refusal.Unavailable || errors.Is(err, audit.ErrBusy) {
+		return api.Certificate{}, r // nobody tried anything that they may not
+	}
+	subject := event.Subject{}
+	if ids.Valid(ids.Request, requestID) {
+		subject.RequestID = requestID
+	}
+	refused := event.CertificateRefused{Code: r.Code, Reason: r.Detail}
+	if key != nil {
+		refused.Key = ssh.FingerprintSHA256(key)
+	}
+	b.record(ctx, event.New(b.cfg.Clock.Now(), c.Actor(), c.Source, subject, refused))
+	return api.Certificate{}, r
+}
+
+// issue also returns the key, as soon as it could be read.
+func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string, in api.CertificateInput) (api.Certificate, ssh.PublicKey, error) {
+	var none api.Certificate
+	if !ids.Valid(ids.Request, requestID) {
+		return none, nil, approvals.ErrUnknownRequest
+	}
+	key, err := certs.ParseKey(in.PublicKey)
+	if err != nil {
+		return none, key, err
+	}
+	if err := certs.VerifyProof(key, in.Proof, api.ProofNamespace, api.ProofMessage(b.cfg.URL, requestID)); err != nil {
+		return none, key, err
+	}
+	started, err := b.started(ctx, requestID)
+	if err != nil {
+		return none, key, err
+	}
+	var i intent
+	err = pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) error {
+		i, err = b.intend(ctx, tx, c, requestID, key, started)
+		return err
+	})
+	if err != nil {
+		return none, key, err
+	}
+	entries, err := b.cfg.Log.Wait(ctx, i.event.ID)
+	if err != nil {
+		return none, key, err
+	}
+	signed, err := i.pre.Sign(rand.Reader, b.cfg.UserCA)
+	if err != nil {
+		return none, key, err
+	}
+	if err := i.user.Check(signed, b.cfg.UserCA.PublicKey(), b.cfg.Clock.Now()); err != nil {
+		return none, key, fmt.Errorf("the signed certificate: %w", err)
+	}
+	cert, err := b.answer(i, signed, entries[0].Index)
+	return cert, key, err
+}
+
+// started is what the log says of the grant's start: a grant that somebody wrote
+// into the database behind the broker's back has no such event. It may be
+// waiting for its place still.
+func (b *Broker) started(ctx context.Context, requestID string) ([]event.GrantStarted, error) {
+	entries, err := b.cfg.Log.Entries(ctx, audit.Filter{RequestID: requestID, Type: "grant.started"})
+	if err != nil {
+		return nil, err
+	}
+	var started []event.GrantStarted
+	for _, entry := range entries {
+		e, err := entry.Event()
+		if err != nil {
+			return nil, err
+		}
+		if data, ok := e.Data.(event.GrantStarted); ok && e.Subject.RequestID == requestID {
+			started = append(started, data)
+		}
+	}
+	return started, nil
+}
+
+// intend decides on a certificate and writes it down.
+func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, requestID string, key ssh.PublicKey, started []event.GrantStarted) (intent, error) {
+	g, err := b.cfg.Approvals.LockGrant(ctx, tx, c, requestID)
+	if err != nil {
+		return intent{}, err
+	}
+	now := b.cfg.Clock.Now() // only here: waiting for the lock took time
+	if err := g.Check(now); err != nil {
+		return intent{}, err
+	}
+	if g.RequestID != requestID || c.ID == "" || g.Terms.Person.ID != c.ID {
+		return intent{}, approvals.ErrUnknownRequest
+	}
+	if !logged(g, started) {
+		return intent{}, approvals.ErrEvidence.With("the log knows no such grant")
+	}
+	host, err := b.target(ctx, tx, g.Terms)
+	if err != nil {
+		return intent{}, err
+	}
+	print := ssh.FingerprintSHA256(key)
+	for _, bound := range []string{g.Key, g.Terms.PublicKey} {
+		if bound != "" && bound != print {
+			return intent{}, approvals.ErrOtherKey
+		}
+	}
+	if err := b.checkLimit(ctx, tx, requestID); err != nil {
+		return intent{}, err
+	}
+	lifetime, err := time.ParseDuration(g.Terms.Rule.CertificateLifetime)
+	if err != nil {
+		return intent{}, approvals.ErrEvidence.With("the terms' certificate lifetime cannot be read")
+	}
+	i := intent{host: host, user: certs.User{
+		Key: key, Login: g.Terms.Login, HostID: g.Terms.Host.ID, RequestID: g.RequestID, PersonID: c.ID,
+		SourceAddress: g.Terms.Rule.SourceAddress, Now: now, Lifetime: lifetime, GrantEnds: g.EndsAt,
+	}}
+	if err := tx.QueryRow(ctx, `SELECT nextval('certificate_serial')`).Scan(&i.user.Serial); err != nil {
+		return intent{}, fmt.Errorf("allocating a serial: %w", err)
+	}
+	if i.pre, err = i.user.Pre(b.cfg.UserCA.PublicKey(), rand.Reader); err != nil {
+		if errors.Is(err, certs.ErrNoTimeLeft) {
+			return intent{}, approvals.ErrGrantEnded.With("the grant ends within a second")
+		}
+		return intent{}, err
+	}
+	i.event = b.issued(i, c, g)
+	if err := insert(ctx, tx, i, print); err != nil {
+		return intent{}, err
+	}
+	if err := b.cfg.Approvals.Use(ctx, tx, g, print); err != nil {
+		return intent{}, err
+	}
+	return i, b.cfg.Log.Stage(ctx, tx, i.event)
+}
+
+// logged reports whether one of the starts in the log is the grant's: of the
+// same terms, by the same decisions, and at least as long.
+func logged(g approvals.Grant, started []event.GrantStarted) bool {
+	return slices.ContainsFunc(started, func(s event.GrantStarted) bool {
+		return s.TermsHash == g.TermsHash && slices.Equal(s.Decisions, decisions(g)) && s.Automatic == g.Terms.Rule.Automatic &&
+			s.StartsAt.Equal(g.StartsAt) && !s.EndsAt.Before(g.EndsAt)
+	})
+}
+
+func decisions(g approvals.Grant) []string {
+	hashes := make([]string, len(g.Decisions))
+	for i, d := range g.Decisions {
+		hashes[i] = d.Hash
+	}
+	return hashes
+}
+
+// target is the host of the terms, as it is now, held until tx ends.
+func (b *Broker) target(ctx context.Context, tx pgx.Tx, t approvals.Terms) (api.Host, error) {
+	host, err := b.cfg.Hosts.Hold(ctx, tx, t.Host.ID)
+	if errors.Is(err, approvals.ErrUnknownHost) || err == nil && host.ID != t.Host.ID {
+		return api.Host{}, ErrHostGone
+	}
+	if err != nil {
+		return api.Host{}, err
+	}
+	if !slices.Contains(host.Logins, t.Login) {
+		return api.Host{}, ErrLoginGone
+	}
+	return host, nil
+}
+
+// checkLimit counts under the grant's lock, so the limit is exact.
+func (b *Broker) checkLimit(ctx context.Context, tx pgx.Tx, requestID string) error {
+	var n int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM certificates WHERE request_id = $1`, requestID).Scan(&n)
+	if err != nil {
+		return fmt.Errorf("counting certificates: %w", err)
+	}
+	if n >= MaxCertificates {
+		return ErrTooMany.With("this grant has been issued %d certificates, as many as it may have", n)
+	}
+	return nil
+}
+
+// issued is the event of the intent.
+func (b *Broker) issued(i intent, c identity.Caller, g approvals.Grant) event.Event {
+	return event.New(i.user.Now, c.Actor(), c.Source, event.Subject{RequestID: g.RequestID, HostID: i.host.ID}, event.CertificateIssued{
+		Serial: i.user.Serial, KeyID: i.pre.KeyID(), Principal: i.pre.Principals()[0],
+		Login: i.user.Login, Host: i.host.Name, Key: ssh.FingerprintSHA256(i.user.Key),
+		PreCertificate: i.pre.Bytes(), CA: fingerprint(b.cfg.UserCA),
+		ValidAfter: i.pre.ValidAfter(), ValidBefore: i.pre.ValidBefore(),
+		TermsHash: g.TermsHash, Decisions: decisions(g),
+	}).Under(event.PolicyRef{Version: g.Terms.PolicyVersion, Hash: g.Terms.PolicyHash})
+}
+
+func insert(ctx context.Context, tx pgx.Tx, i intent, print string) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO certificates (serial, request_id, person_id, host_id, key_id, principal, fingerprint,
+			issued_at, valid_after, valid_before, pre_certificate, event_id)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		i.user.Serial, i.user.RequestID, i.user.PersonID, i.host.ID, i.pre.KeyID(), i.pre.Principals()[0], print,
+		i.user.Now, i.pre.ValidAfter(), i.pre.ValidBefore(), i.pre.Bytes(), i.event.ID)
+	if err != nil {
+		return fmt.Errorf("writing down certificate %d: %w", i.user.Serial, err)
+	}
+	return nil
+}
+
+// answer is what the caller gets.
+func (b *Broker) answer(i intent, signed *ssh.Certificate, index int64) (api.Certificate, error) {
+	address, port, err := splitAddress(i.host.Address)
+	if err != nil {
+		return api.Certificate{}, err
+	}
+	return api.Certificate{
+		CertificateInfo: api.CertificateInfo{
+			Serial: i.user.Serial, KeyID: i.pre.KeyID(), Principal: i.pre.Principals()[0],
+			Fingerprint: ssh.FingerprintSHA256(i.user.Key),
+			ValidAfter:  i.pre.ValidAfter(), ValidBefore: i.pre.ValidBefore(), Event: i.event.ID.String(),
+		},
+		Certificate: certs.Line(signed),
+		LogIndex:    index,
+		KnownHosts:  b.KnownHosts(knownNames(i.host, address, port)...),
+		Connect: api.Connect{
+			Address: address, Port: port, Login: i.user.Login, HostKeyAlias: i.host.ID,
+			Command: "sally ssh " + i.user.Login + "@" + i.host.Name,
+		},
+	}, nil
+}
+
+func splitAddress(hostPort string) (address string, port int, err error) {
+	address, p, err := net.SplitHostPort(hostPort)
+	if err == nil {
+		port, err = strconv.Atoi(p)
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("the host's address %q: %w", hostPort, err)
+	}
+	return address, port, nil
+}
+
+// knownNames are those under which ssh may look for the host in known_hosts: its
+// id as HostKeyAlias, its name and its address, the latter two with the port if
+// that is not 22 (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+func knownNames(h api.Host, address string, port int) []string {
+	names := []string{h.ID, h.Name, address}
+	if port != 22 {
+		for i, name := range names[1:] {
+			names[1+i] = fmt.Sprintf("[%s]:%d", name, port)
+		}
+	}
+	return slices.Compact(names)
+}
