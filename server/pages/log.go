@@ -1,0 +1,198 @@
+package pages
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"sallyport/api"
+	"sallyport/approvals/identity"
+	"sallyport/audit"
+	"sallyport/web"
+)
+
+// logPage is the log, newest first.
+type logPage struct {
+	Filter      logFilter
+	Items       []api.Event
+	First, Next string
+}
+
+// logFilter is the filter as the person wrote it.
+type logFilter struct {
+	Type, Request, Person, Host string
+	From, To                    string // UTC
+}
+
+// Any reports whether anything is filtered.
+func (f logFilter) Any() bool { return f != logFilter{} }
+
+// Kinds are the choices of the filter by type: prefixes of the catalogue's types.
+func (f logFilter) Kinds() [][2]string {
+	kinds := [][2]string{
+		{"", "Everything"}, {"person.", "Sign-ins"}, {"request.", "Requests and decisions"}, {"grant.", "Grants"},
+		{"certificate.", "Certificates"}, {"host.", "Hosts"}, {"policy.", "Policy"}, {"token.", "Tokens"},
+		{"access.", "Refused access"}, {"broker.", "Broker"},
+	}
+	if !slices.ContainsFunc(kinds, func(k [2]string) bool { return k[0] == f.Type }) {
+		kinds = append(kinds, [2]string{f.Type, f.Type}) // one exact type, from a link
+	}
+	return kinds
+}
+
+// pageSize is how many events one page of the log has.
+const pageSize = 50
+
+func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
+	q := r.URL.Query()
+	field := func(name string) string { return strings.TrimSpace(q.Get(name)) }
+	page := logPage{Filter: logFilter{
+		Type: field("type"), Request: field("request"), Person: field("person"), Host: field("host"),
+		From: field("from"), To: field("to"),
+	}}
+	f := audit.Filter{Type: page.Filter.Type, RequestID: page.Filter.Request, PersonID: page.Filter.Person,
+		HostID: page.Filter.Host, Limit: pageSize}
+	var err error
+	if f.From, err = filterTime(page.Filter.From); err != nil {
+		return err
+	}
+	if f.To, err = filterTime(page.Filter.To); err != nil {
+		return err
+	}
+	if before := q.Get("before"); before != "" {
+		if f.Before, err = strconv.ParseInt(before, 10, 64); err != nil || f.Before < 1 {
+			return errBadFilter
+		}
+	}
+	if f.HostID != "" {
+		// People know hosts by name. The log keeps the ids of hosts that are gone.
+		if h, err := p.cfg.Broker.Host(r.Context(), c, f.HostID); err == nil {
+			f.HostID = h.ID
+		}
+	}
+	entries, err := p.cfg.Log.Entries(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		page.Items = append(page.Items, entry.API(false))
+	}
+	next := ""
+	if n := len(entries); n == pageSize && entries[n-1].Index > 0 {
+		next = strconv.FormatInt(entries[n-1].Index, 10)
+	}
+	page.First, page.Next = paging(r.URL, "before", next)
+	web.Render(w, r, http.StatusOK, "log", page)
+	return nil
+}
+
+// filterTime reads a time as a browser's datetime field writes it, in UTC, or as
+// RFC 3339.
+func filterTime(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, errBadFilter.With("%q is not a time", text)
+}
+
+// eventPage is one event with its proof.
+type eventPage struct {
+	api.Event
+	Fields      []field // of the event's own data
+	Leaf        string  // the exact bytes
+	Receipt     string
+	VerifierKey string
+	Prev, Next  int64 // neighbours in the log; -1 if there is none
+}
+
+// field is one field of an event's own data.
+type field struct{ Name, Value string }
+
+func (p *Pages) event(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
+	entry, err := p.entry(r)
+	if err != nil {
+		return err
+	}
+	e := entry.API(false)
+	receipt, err := p.cfg.Log.Receipt(r.Context(), entry.Index)
+	if err != nil {
+		return err
+	}
+	page := eventPage{Event: e, Fields: fieldsOf(e.Data), Leaf: string(entry.Leaf), Receipt: string(receipt),
+		VerifierKey: p.cfg.Log.VerifierKey(), Prev: entry.Index - 1, Next: -1}
+	if _, err := p.cfg.Log.Entry(r.Context(), entry.Index+1); err == nil {
+		page.Next = entry.Index + 1
+	}
+	web.Render(w, r, http.StatusOK, "event", page)
+	return nil
+}
+
+// leaf is the event's exact bytes.
+func (p *Pages) leaf(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
+	entry, err := p.entry(r)
+	if err != nil {
+		return err
+	}
+	download(w, "application/json", fmt.Sprintf("event-%d.json", entry.Index), entry.Leaf)
+	return nil
+}
+
+// receipt is the event's c2sp.org/tlog-proof.
+func (p *Pages) receipt(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
+	entry, err := p.entry(r)
+	if err != nil {
+		return err
+	}
+	receipt, err := p.cfg.Log.Receipt(r.Context(), entry.Index)
+	if err != nil {
+		return err
+	}
+	download(w, "text/plain; charset=utf-8", fmt.Sprintf("event-%d.tlog-proof", entry.Index), receipt)
+	return nil
+}
+
+// entry is the entry that the address names.
+func (p *Pages) entry(r *http.Request) (audit.Entry, error) {
+	index, err := strconv.ParseInt(chi.URLParam(r, "index"), 10, 64)
+	if err != nil || index < 0 {
+		return audit.Entry{}, errUnknownEvent
+	}
+	return p.cfg.Log.Entry(r.Context(), index)
+}
+
+func download(w http.ResponseWriter, contentType, name string, body []byte) {
+	web.Secure(w.Header())
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
+	w.Write(body)
+}
+
+// fieldsOf lists an event's own fields by name, texts as they are and all else
+// as JSON.
+func fieldsOf(data map[string]any) []field {
+	var fields []field
+	for name, value := range data {
+		text, ok := value.(string)
+		if !ok {
+			b, err := json.Marshal(value)
+			if err != nil {
+				b = fmt.Append(nil, value)
+			}
+			text = string(b)
+		}
+		fields = append(fields, field{name, text})
+	}
+	slices.SortFunc(fields, func(a, b field) int { return strings.Compare(a.Name, b.Name) })
+	return fields
+}

@@ -1,0 +1,173 @@
+// Package pages is what people see in a browser: it asks the rooms below for
+// what a person may see or do, and has package web render the answer. It has no
+// rules and no SQL: whatever a page offers is checked again, and only, by the
+// room that does it.
+//
+// Every page works without its script. A form posts, and is answered with a
+// redirect, or with itself, the person's input kept and the refusal at the field
+// that caused it. Requests that come from another site are stopped before they
+// reach this package, by the server's cross-origin protection.
+package pages
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/go-chi/chi/v5"
+
+	"sallyport/api"
+	"sallyport/approvals"
+	"sallyport/approvals/identity"
+	"sallyport/audit"
+	"sallyport/audit/event"
+	"sallyport/broker/hosts"
+	"sallyport/internal/clock"
+	"sallyport/server/problem"
+	"sallyport/server/signin"
+	"sallyport/web"
+)
+
+// Approvals is what pages need of the approvals room.
+type Approvals interface {
+	Preview(ctx context.Context, c identity.Caller, in api.RequestInput) (api.Preview, error)
+	Request(ctx context.Context, c identity.Caller, in api.RequestInput) (api.Request, error)
+	List(ctx context.Context, c identity.Caller, f approvals.ListFilter) (api.Page[api.Request], error)
+	CountWaiting(ctx context.Context, c identity.Caller) (int, error)
+	Decide(ctx context.Context, c identity.Caller, id string, in api.DecisionInput) (api.Request, error)
+	Cancel(ctx context.Context, c identity.Caller, id string) (api.Request, error)
+	Finish(ctx context.Context, c identity.Caller, id string) (api.Request, error)
+}
+
+// Broker is what pages need of the broker.
+type Broker interface {
+	Request(ctx context.Context, c identity.Caller, id string) (api.Request, error)
+	ListHosts(ctx context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error)
+	Host(ctx context.Context, c identity.Caller, nameOrID string) (api.Host, error)
+}
+
+// Log is what pages need of the log.
+type Log interface {
+	Entry(ctx context.Context, index int64) (audit.Entry, error)
+	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
+	Receipt(ctx context.Context, index int64) ([]byte, error)
+	Record(ctx context.Context, events ...event.Event) ([]audit.Entry, error)
+	VerifierKey() string
+}
+
+// Config is what pages need. Every field without "optional" must be set.
+type Config struct {
+	Approvals Approvals
+	Broker    Broker
+	Log       Log
+	Clock     clock.Clock
+	// Closing, once closed, ends the waiting of open pages for changes, so that
+	// the process can stop. Optional.
+	Closing <-chan struct{}
+}
+
+// Pages are Sallyport's pages.
+type Pages struct{ cfg Config }
+
+// New returns the pages.
+func New(cfg Config) (*Pages, error) {
+	if cfg.Approvals == nil || cfg.Broker == nil || cfg.Log == nil || cfg.Clock == nil {
+		return nil, errors.New("pages need approvals, a broker, a log and a clock")
+	}
+	return &Pages{cfg}, nil
+}
+
+// Routes adds the pages to r. What they refer to, web.Static, is mounted beside
+// them, where it needs no sign-in.
+func (p *Pages) Routes(r chi.Router) {
+	r.Get("/", p.start)
+	r.Get("/approvals", p.signedIn(p.approvals))
+	r.Get("/requests", p.signedIn(p.requests))
+	r.Post("/requests", p.signedIn(p.ask))
+	r.Get("/requests/new", p.signedIn(p.newRequest))
+	r.Post("/requests/preview", p.signedIn(p.preview))
+	r.Get("/requests/{id}", p.signedIn(p.request))
+	r.Get("/requests/{id}/changes", p.signedIn(p.changes))
+	r.Post("/requests/{id}/approve", p.signedIn(p.decide(api.Approve)))
+	r.Post("/requests/{id}/deny", p.signedIn(p.decide(api.Deny)))
+	r.Post("/requests/{id}/cancel", p.signedIn(p.act(p.cfg.Approvals.Cancel)))
+	r.Post("/requests/{id}/finish", p.signedIn(p.act(p.cfg.Approvals.Finish)))
+	r.Get("/hosts", p.signedIn(p.hosts))
+	r.Get("/hosts/{host}", p.signedIn(p.host))
+	r.Get("/log", p.auditors(p.log))
+	r.Get("/log/events/{index}", p.auditors(p.event))
+	r.Get("/log/events/{index}/leaf", p.auditors(p.leaf))
+	r.Get("/log/events/{index}/receipt", p.auditors(p.receipt))
+}
+
+// Chrome gives what is rendered under next the name, roles and waiting requests
+// of whoever is signed in. It belongs behind the middleware of package signin.
+func (p *Pages) Chrome(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		chrome := web.Chrome{Now: p.cfg.Clock.Now()}
+		if c, ok := signin.Caller(r.Context()); ok {
+			chrome.Name, chrome.Email = c.DisplayName(), c.Email
+			chrome.Operator, chrome.Auditor = c.Has(api.Operator), c.Has(api.Auditor)
+			chrome.Waiting = func() int {
+				// The page is about something else: without a count it is still right.
+				n, err := p.cfg.Approvals.CountWaiting(r.Context(), c)
+				if err != nil {
+					problem.CallOf(r.Context()).Logger.WarnContext(r.Context(), "counting what waits failed", "error", err)
+				}
+				return n
+			}
+		}
+		next.ServeHTTP(w, r.WithContext(web.WithChrome(r.Context(), chrome)))
+	})
+}
+
+// handler is a page for somebody who is signed in. An error becomes a problem page.
+type handler func(w http.ResponseWriter, r *http.Request, c identity.Caller) error
+
+// signedIn lets only people pass who are signed in, and leads others there.
+func (p *Pages) signedIn(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, ok := signin.Caller(r.Context())
+		if !ok {
+			toSignIn(w, r)
+			return
+		}
+		if err := h(w, r, c); err != nil {
+			problem.Write(w, r, err)
+		}
+	}
+}
+
+// toSignIn leads to the sign-in and from there back. What was posted is gone by
+// then, so a post is told so instead.
+func toSignIn(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		problem.Write(w, r, problem.ErrSignInNeeded)
+		return
+	}
+	to := "/signin?next=" + url.QueryEscape(r.URL.RequestURI())
+	w.Header().Set("Cache-Control", "no-store")
+	if r.Header.Get("Sec-Fetch-Site") == "same-origin" {
+		web.Forward(w, r, to) // may be a search form, see Forward
+		return
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// auditors lets only auditors pass; that somebody else tried is an event.
+func (p *Pages) auditors(h handler) http.HandlerFunc {
+	return p.signedIn(func(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
+		if c.Has(api.Auditor) {
+			return h(w, r, c)
+		}
+		refused := event.New(p.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{}, event.AccessRefused{
+			Action: r.Method + " " + chi.RouteContext(r.Context()).RoutePattern(),
+			Code:   errAuditorsOnly.Code, Reason: errAuditorsOnly.Detail,
+		})
+		if _, err := p.cfg.Log.Record(r.Context(), refused); err != nil {
+			return err
+		}
+		return errAuditorsOnly
+	})
+}

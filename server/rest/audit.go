@@ -1,0 +1,125 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"sallyport/api"
+	"sallyport/approvals/identity"
+	"sallyport/audit"
+	"sallyport/audit/event"
+	"sallyport/internal/clock"
+)
+
+type eventIndex struct {
+	Index int64 `path:"index" minimum:"0" doc:"Place in the log" example:"42"`
+}
+
+func (a *API) audit() {
+	tag := []string{"audit"}
+	register(a, huma.Operation{
+		OperationID: "listEvents", Method: http.MethodGet, Path: "/audit/events", Tags: tag,
+		Summary: "Events of the log, newest first (auditors)",
+	}, a.listEvents)
+	register(a, huma.Operation{
+		OperationID: "getEvent", Method: http.MethodGet, Path: "/audit/events/{index}", Tags: tag,
+		Summary: "One event with the exact bytes of its leaf (auditors)",
+	}, func(ctx context.Context, c identity.Caller, in *eventIndex) (*body[api.Event], error) {
+		if err := a.auditor(ctx, c, "GET /api/v1/audit/events/{index}"); err != nil {
+			return nil, err
+		}
+		entry, err := a.Log.Entry(ctx, in.Index)
+		if err != nil {
+			return nil, err
+		}
+		return &body[api.Event]{entry.API(true)}, nil
+	})
+	register(a, huma.Operation{
+		OperationID: "getReceipt", Method: http.MethodGet, Path: "/audit/events/{index}/receipt", Tags: tag,
+		Summary:     "Proof that an event is in the log: c2sp.org/tlog-proof (auditors)",
+		Description: "Text that can be verified offline with the log's verifier key, /log/vkey.",
+	}, func(ctx context.Context, c identity.Caller, in *eventIndex) (*textOutput, error) {
+		if err := a.auditor(ctx, c, "GET /api/v1/audit/events/{index}/receipt"); err != nil {
+			return nil, err
+		}
+		text, err := a.Log.Receipt(ctx, in.Index)
+		return &textOutput{"text/plain; charset=utf-8", text}, err
+	})
+}
+
+type textOutput struct {
+	ContentType string `header:"Content-Type"`
+	Body        []byte
+}
+
+type eventsInput struct {
+	Type    string `query:"type" maxLength:"64" example:"request." doc:"A type, or a prefix that ends in a dot"`
+	Request string `query:"request" maxLength:"32" doc:"Id of the request it is about"`
+	Person  string `query:"person" maxLength:"32" doc:"Id of the person who did it or whom it concerns"`
+	Host    string `query:"host" maxLength:"32" doc:"Id of the host it is about"`
+	From    string `query:"from" maxLength:"40" doc:"Not before this time, RFC 3339"`
+	To      string `query:"to" maxLength:"40" doc:"Before this time, RFC 3339"`
+	Before  int64  `query:"before" minimum:"0" doc:"Only events with a lower index; next of the page before"`
+	Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+}
+
+func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput) (*body[api.Page[api.Event]], error) {
+	if err := a.auditor(ctx, c, "GET /api/v1/audit/events"); err != nil {
+		return nil, err
+	}
+	from, err := parseTime("from", in.From)
+	if err != nil {
+		return nil, err
+	}
+	to, err := parseTime("to", in.To)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := a.Log.Entries(ctx, audit.Filter{Type: in.Type, RequestID: in.Request, PersonID: in.Person,
+		HostID: in.Host, From: from, To: to, Before: in.Before, Limit: in.Limit})
+	if err != nil {
+		return nil, err
+	}
+	p := api.Page[api.Event]{Items: make([]api.Event, len(entries))}
+	for i, entry := range entries {
+		p.Items[i] = entry.API(false)
+	}
+	if n := len(entries); n == in.Limit && entries[n-1].Index > 0 {
+		p.Next = strconv.FormatInt(entries[n-1].Index, 10)
+	}
+	return &body[api.Page[api.Event]]{p}, nil
+}
+
+func parseTime(name, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, errTime.With("%s=%q is not a time", name, text).On("query." + name)
+	}
+	return t.UTC(), nil
+}
+
+func (a *API) auditor(ctx context.Context, c identity.Caller, action string) error {
+	return RequireAuditor(ctx, a.Log, a.Clock, c, action)
+}
+
+// RequireAuditor refuses callers without the auditor's role and records that
+// they tried. action is the method and the route, without query. A refusal that
+// cannot be recorded stays a refusal: the error is then the log's.
+func RequireAuditor(ctx context.Context, log *audit.Log, clk clock.Clock, c identity.Caller, action string) error {
+	if c.Has(api.Auditor) {
+		return nil
+	}
+	_, err := log.Record(ctx, event.New(clk.Now(), c.Actor(), c.Source, event.Subject{}, event.AccessRefused{
+		Action: action, Code: errAuditorsOnly.Code, Reason: errAuditorsOnly.Detail}))
+	if err != nil {
+		return err
+	}
+	return errAuditorsOnly
+}
