@@ -181,13 +181,15 @@ func (p *reader) refuseIndirection() error {
 		node ast.NodeType
 		what string
 	}{{ast.AliasType, "aliases"}, {ast.TagType, "tags"}} {
-		for _, node := range ast.Filter(kind.node, p.body) {
-			e := &Error{Message: "YAML " + kind.what + " are not allowed: write the value out"}
-			if t := node.GetToken(); t != nil && t.Position != nil {
-				e.Line, e.Column = t.Position.Line, t.Position.Column
-			}
-			return e
+		found := ast.Filter(kind.node, p.body)
+		if len(found) == 0 {
+			continue
 		}
+		e := &Error{Message: "YAML " + kind.what + " are not allowed: write the value out"}
+		if t := found[0].GetToken(); t != nil && t.Position != nil {
+			e.Line, e.Column = t.Position.Line, t.Position.Column
+		}
+		return e
 	}
 	return nil
 }

@@ -1,0 +1,38 @@
+# make          build the programs into bin/
+# make demo     bring everything up on this machine, and say what to try
+# make test     run every test, as CI does
+# make check    formatting, vet, staticcheck, modules, imports, no skipped test
+# make bench    how fast it is, with PostgreSQL's fsync on
+# make clean    remove what the others made
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test check bench clean dex
+
+# Dex is built at the version in tools/go.mod and kept in Go's cache. The
+# settings are those of internal/dex, so that both find the same program.
+DEX = cd tools && GOFLAGS= GOWORK=off CGO_ENABLED=0 go tool -n dex
+
+build:
+	go build -trimpath -o bin/ ./cmd/...
+
+demo:
+	@scripts/install-deps demo
+	@echo 'Building (two minutes the first time, then seconds) …'
+	@go build -trimpath -o bin/ ./cmd/...
+	@$(DEX) >/dev/null
+	@exec bin/sallyportd demo
+
+test:
+	@scripts/install-deps test
+	@$(DEX) >/dev/null
+	go test -race -timeout 20m ./...
+
+check:
+	@scripts/check
+
+bench:
+	@scripts/install-deps test
+	go test -run '^$$' -bench . -benchtime 5s ./audit ./broker
+
+clean:
+	rm -rf bin .demo

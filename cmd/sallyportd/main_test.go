@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport/internal/postgres"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sallyportd": main})
+}
+
+// TestScripts runs the sessions in testdata, each with a PostgreSQL cluster that
+// nobody has migrated if its name starts with "database".
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			if !strings.Contains(env.WorkDir, "database") {
+				return nil
+			}
+			cluster, err := postgres.Start(context.Background(), postgres.Config{})
+			if err != nil {
+				return err
+			}
+			env.Defer(cluster.Stop)
+			env.Setenv("ADMIN", cluster.URL("postgres", postgres.Superuser))
+			env.Setenv("APP", cluster.URL("postgres", "broker"))
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			env.Setenv("LISTEN", l.Addr().String())
+			return l.Close()
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"sql": sql, "healthy": healthy, "certificate": certificate},
+	})
+}
+
+// sql URL STATEMENT runs a statement in the database.
+func sql(ts *testscript.TestScript, neg bool, args []string) {
+	conn, err := pgx.Connect(context.Background(), args[0])
+	ts.Check(err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(context.Background(), args[1])
+	if (err != nil) != neg {
+		ts.Fatalf("%s: %v", args[1], err)
+	}
+}
+
+// healthy URL waits until the broker answers there with 200.
+func healthy(ts *testscript.TestScript, _ bool, args []string) {
+	var last error
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		res, err := client.Get(args[0])
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+			err = errors.New(res.Status)
+		}
+		last = err
+	}
+	ts.Fatalf("%s: %v", args[0], last)
+}
+
+// certificate CERT KEY makes a self-signed certificate for https.
+func certificate(ts *testscript.TestScript, _ bool, args []string) {
+	public, private, err := ed25519.GenerateKey(nil)
+	ts.Check(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	cert, err := x509.CreateCertificate(nil, template, template, public, private)
+	ts.Check(err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+}
+
+// TestHelpDocumentsEveryOption reads what `sallyportd serve --help` says.
+func TestHelpDocumentsEveryOption(t *testing.T) {
+	t.Parallel()
+	usage := serveCommand().UsageString()
+	for _, o := range options {
+		if !strings.Contains(usage, "--"+o.name+" ") || !strings.Contains(usage, "[$"+variable(o.name)+"]") {
+			t.Errorf("--help lacks %s or its variable", o.name)
+		}
+		if o.standard != "" && !strings.Contains(usage, `(default "`+o.standard+`")`) {
+			t.Errorf("--help lacks the default of %s", o.name)
+		}
+	}
+	if os.Getenv("SALLYPORT_OIDC_CLIENT_SECRET") != "" {
+		t.Fatal("the test needs an environment without SALLYPORT_*")
+	}
+}

@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The main job by sally alone, in a terminal: see testdata/terminal.
+func TestTerminal(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t, policy)
+	h.addHost("web-1", map[string]string{"class": "web", "env": "test"}, "web", "dba", "root")
+	h.addHost("db-1", map[string]string{"class": "database", "env": "test"}, "dba", "web", "root")
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/terminal",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("SALLYPORT_URL", h.URL)
+			e.Setenv("PATH", programs.dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
+			// $BROWSER is this binary, which signs the person of the moment in.
+			e.Setenv("BROWSER", self)
+			e.Setenv("DB_1", h.hosts["db-1"].Addr())
+			e.Setenv("WEB_1", h.hosts["web-1"].Addr())
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// as PERSON: what follows is done by another person, on their own computer.
+			"as": func(ts *testscript.TestScript, _ bool, args []string) {
+				home := ts.MkAbs(filepath.Join("home", args[0]))
+				ts.Check(os.MkdirAll(home, 0o700))
+				ts.Setenv("HOME", home)
+				for _, dir := range []string{"CONFIG", "STATE", "RUNTIME"} {
+					ts.Setenv("XDG_"+dir+"_DIR", "")
+				}
+				ts.Setenv("XDG_CONFIG_HOME", filepath.Join(home, ".config"))
+				ts.Setenv("XDG_STATE_HOME", filepath.Join(home, ".local", "state"))
+				ts.Setenv("XDG_RUNTIME_DIR", filepath.Join(home, "run"))
+				ts.Check(os.MkdirAll(filepath.Join(home, "run"), 0o700))
+				ts.Setenv("SALLYPORT_E2E_BROWSER", args[0]+"@example.com")
+			},
+			// exits CODE PROGRAM ARG...: like exec, for one exit code.
+			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+				err := ts.Exec(args[1], args[2:]...)
+				code := "0"
+				if exit, ok := err.(*exec.ExitError); ok {
+					code = strings.TrimPrefix(exit.ProcessState.String(), "exit status ")
+				} else {
+					ts.Check(err)
+				}
+				if code != args[0] {
+					ts.Fatalf("%s ended with %s, want %s", args[1], code, args[0])
+				}
+			},
+			// request NAME: keeps the request id that the last command printed in $NAME.
+			"request": func(ts *testscript.TestScript, _ bool, args []string) {
+				id := requestID.FindString(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
+				if id == "" {
+					ts.Fatalf("the last command named no request")
+				}
+				ts.Setenv(args[0], id)
+			},
+		},
+	})
+}
+
+var requestID = regexp.MustCompile(`req-[0-9a-hjkmnp-tv-z]{12}`)
