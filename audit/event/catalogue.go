@@ -30,7 +30,7 @@ type SignInFailed struct {
 }
 
 func (SignInFailed) EventType() (string, int) { return "person.sign_in_failed", 1 }
-func (d SignInFailed) Summary() string        { return "sign-in refused: " + d.Reason }
+func (d SignInFailed) Summary() string        { return "could not sign in: " + d.Reason }
 
 // PersonSignedOut records the end of a web session or of a CLI's tokens.
 type PersonSignedOut struct {
@@ -48,7 +48,7 @@ type TokenReused struct {
 
 func (TokenReused) EventType() (string, int) { return "token.reused", 1 }
 func (d TokenReused) Summary() string {
-	return "an old refresh token was used again; its sign-in has ended"
+	return "used a refresh token a second time, which ended the sign-in"
 }
 
 // Requests.
@@ -97,9 +97,9 @@ type RequestDecided struct {
 func (RequestDecided) EventType() (string, int) { return "request.decided", 1 }
 func (d RequestDecided) Summary() string {
 	if d.Verdict == "deny" {
-		return "denied"
+		return "denied it"
 	}
-	return "approved"
+	return "approved it"
 }
 
 // DecisionRefused records a decision that was not accepted, such as one's own.
@@ -110,7 +110,7 @@ type DecisionRefused struct {
 }
 
 func (DecisionRefused) EventType() (string, int) { return "request.decision_refused", 1 }
-func (d DecisionRefused) Summary() string        { return "decision refused: " + d.Reason }
+func (d DecisionRefused) Summary() string        { return "could not decide: " + d.Reason }
 
 // RequestClosed records that a request ended without a grant.
 type RequestClosed struct {
@@ -118,7 +118,17 @@ type RequestClosed struct {
 }
 
 func (RequestClosed) EventType() (string, int) { return "request.closed", 1 }
-func (d RequestClosed) Summary() string        { return "request " + d.State }
+func (d RequestClosed) Summary() string {
+	switch d.State {
+	case "denied":
+		return "closed the request, as denied"
+	case "cancelled":
+		return "cancelled the request"
+	case "expired":
+		return "closed the request, as nobody decided in time"
+	}
+	return "closed the request"
+}
 
 // Grants.
 
@@ -133,11 +143,11 @@ type GrantStarted struct {
 
 func (GrantStarted) EventType() (string, int) { return "grant.started", 1 }
 func (d GrantStarted) Summary() string {
-	how := "grant started"
+	how := "started the grant"
 	if d.Automatic {
-		how = "grant started automatically"
+		how = "started the grant automatically"
 	}
-	return how + ", ends " + d.EndsAt.Format("15:04:05 MST")
+	return how + ", until " + d.EndsAt.Format("15:04:05 MST")
 }
 
 // GrantEnded records the end of a grant.
@@ -146,7 +156,17 @@ type GrantEnded struct {
 }
 
 func (GrantEnded) EventType() (string, int) { return "grant.ended", 1 }
-func (d GrantEnded) Summary() string        { return "grant ended: " + d.Reason }
+func (d GrantEnded) Summary() string {
+	switch d.Reason {
+	case "time":
+		return "ended the grant, as its time was up"
+	case "finished":
+		return "ended the grant early, being done"
+	case "unused":
+		return "ended the grant, as nobody had used it in time"
+	}
+	return "ended the grant: " + d.Reason
+}
 
 // Certificates.
 
@@ -169,7 +189,7 @@ type CertificateIssued struct {
 
 func (CertificateIssued) EventType() (string, int) { return "certificate.issued", 1 }
 func (d CertificateIssued) Summary() string {
-	return fmt.Sprintf("certificate %d for %s@%s until %s", d.Serial, d.Login, d.Host,
+	return fmt.Sprintf("got certificate %d for %s@%s until %s", d.Serial, d.Login, d.Host,
 		d.ValidBefore.Format("15:04:05 MST"))
 }
 
@@ -181,7 +201,7 @@ type CertificateRefused struct {
 }
 
 func (CertificateRefused) EventType() (string, int) { return "certificate.refused", 1 }
-func (d CertificateRefused) Summary() string        { return "certificate refused: " + d.Reason }
+func (d CertificateRefused) Summary() string        { return "was refused a certificate: " + d.Reason }
 
 // Hosts.
 
@@ -195,7 +215,7 @@ type HostRegistered struct {
 }
 
 func (HostRegistered) EventType() (string, int) { return "host.registered", 1 }
-func (d HostRegistered) Summary() string        { return "host " + d.Name + " registered" }
+func (d HostRegistered) Summary() string        { return "registered host " + d.Name }
 
 // HostChanged records a host's new description.
 type HostChanged struct {
@@ -207,7 +227,7 @@ type HostChanged struct {
 }
 
 func (HostChanged) EventType() (string, int) { return "host.changed", 1 }
-func (d HostChanged) Summary() string        { return "host " + d.Name + " changed" }
+func (d HostChanged) Summary() string        { return "changed host " + d.Name }
 
 // HostRemoved records that a host can no longer be asked for.
 type HostRemoved struct {
@@ -215,7 +235,7 @@ type HostRemoved struct {
 }
 
 func (HostRemoved) EventType() (string, int) { return "host.removed", 1 }
-func (d HostRemoved) Summary() string        { return "host " + d.Name + " removed" }
+func (d HostRemoved) Summary() string        { return "removed host " + d.Name }
 
 // HostCertificateIssued is the intent to sign a host's certificate.
 type HostCertificateIssued struct {
@@ -231,7 +251,7 @@ type HostCertificateIssued struct {
 
 func (HostCertificateIssued) EventType() (string, int) { return "host.certificate_issued", 1 }
 func (d HostCertificateIssued) Summary() string {
-	return fmt.Sprintf("host certificate %d for %s until %s", d.Serial, d.Host,
+	return fmt.Sprintf("made host certificate %d for %s until %s", d.Serial, d.Host,
 		d.ValidBefore.Format("2006-01-02"))
 }
 
@@ -245,7 +265,7 @@ type PolicyActivated struct {
 
 func (PolicyActivated) EventType() (string, int) { return "policy.activated", 1 }
 func (d PolicyActivated) Summary() string {
-	return fmt.Sprintf("policy with %d rules came into force", d.Rules)
+	return fmt.Sprintf("put a policy with %d rules into force", d.Rules)
 }
 
 // KeysLoaded records which keys a broker process signs with.
@@ -256,7 +276,7 @@ type KeysLoaded struct {
 }
 
 func (KeysLoaded) EventType() (string, int) { return "broker.keys_loaded", 1 }
-func (KeysLoaded) Summary() string          { return "broker started with its keys" }
+func (KeysLoaded) Summary() string          { return "started with these keys" }
 
 // AccessRefused records that somebody tried what their role does not allow.
 type AccessRefused struct {
@@ -266,4 +286,4 @@ type AccessRefused struct {
 }
 
 func (AccessRefused) EventType() (string, int) { return "access.refused", 1 }
-func (d AccessRefused) Summary() string        { return "refused " + d.Action + ": " + d.Reason }
+func (d AccessRefused) Summary() string        { return "was refused " + d.Action + ": " + d.Reason }

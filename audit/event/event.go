@@ -63,7 +63,7 @@ type Event struct {
 type Data interface {
 	// EventType is the type's name and the version of its struct.
 	EventType() (name string, version int)
-	// Summary is one line for people who read the log.
+	// Summary is one line for people who read the log: what follows the actor's name.
 	Summary() string
 }
 

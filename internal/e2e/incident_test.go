@@ -33,6 +33,7 @@ func TestIncident(t *testing.T) {
 	erin.open("/requests/new?host=db-1&login=dba&ticket=INC-2041")
 	erin.fill("#reason", "Find what blocks the orders")
 	erin.read("#preview", "1 person from approvers")
+	erin.picture("ask")
 	erin.click(`button[value="send"]`)
 	erin.read("h1", "dba@db-1")
 	erin.read(".banner", "waiting for approval")
@@ -50,6 +51,7 @@ func TestIncident(t *testing.T) {
 	arne.click(fmt.Sprintf(`a[href="/requests/%s"]`, request))
 	arne.read(".banner", "Find what blocks the orders")
 	arne.fill("#comment", "Go ahead")
+	arne.picture("decide")
 	arne.click(".decide button.primary")
 	arne.read(".banner", "Erin Engineer may log in")
 
@@ -63,6 +65,7 @@ func TestIncident(t *testing.T) {
 		t.Fatalf("ssh says %q", out)
 	}
 	erin.read(".banner", "you can log in")
+	erin.picture("request")
 
 	// The same key and certificate everywhere else.
 	terminal.sally("cert", request, "--out", "cert")
@@ -109,11 +112,13 @@ func TestIncident(t *testing.T) {
 
 	audrey := h.at(auditor)
 	audrey.open("/log?request=" + request)
-	for _, said := range []string{"asked for dba@db-1", "approved", "grant started", "certificate", "grant ended: finished"} {
+	for _, said := range []string{"asked for dba@db-1", "approved it", "started the grant", "got certificate", "being done"} {
 		audrey.read("main", said)
 	}
+	audrey.picture("log")
 	audrey.click(`main a[href^="/log/events/"]`)
 	audrey.read("main", "c2sp.org/tlog-proof")
+	audrey.picture("event")
 	if tree := h.checkpoint(t); tree.N == 0 {
 		t.Error("the log is empty")
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,15 @@ func (p *person) read(css, text string) {
 			p.t.Fatalf("%s: %s never said %q, but:\n%s", p.name, css, text, got)
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// picture keeps the page as it is now for the README, when `make pictures` asks
+// for that by naming a folder.
+func (p *person) picture(name string) {
+	p.t.Helper()
+	if dir := os.Getenv("SALLYPORT_PICTURES"); dir != "" {
+		browser.Screenshot(p.ctx, p.t, filepath.Join(dir, name+".png"))
 	}
 }
 

@@ -27,6 +27,7 @@ func TestTerminal(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SALLYPORT_URL", h.URL)
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // or every sally that ends well takes a second more
 			e.Setenv("PATH", programs.dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			// $BROWSER is this binary, which signs the person of the moment in.
 			e.Setenv("BROWSER", self)

@@ -215,7 +215,7 @@ func TestOnlyAuditorsReadTheLog(t *testing.T) {
 		for _, as := range []string{"engineer", "approver", "operator"} {
 			h.inputs = nil
 			w := v.get(as, path)
-			if w.Code != http.StatusForbidden || strings.Contains(w.Body.String(), "db-1 registered") {
+			if w.Code != http.StatusForbidden || strings.Contains(w.Body.String(), "registered host db-1") {
 				t.Errorf("%s as %s: status %d", path, as, w.Code)
 			}
 			e, ok := h.inputs[0].(event.Event)

@@ -1,0 +1,259 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"charm.land/huh/v2"
+	"github.com/spf13/cobra"
+
+	"sallyport/api"
+	"sallyport/cmd/sally/internal/show"
+)
+
+// ask is what a person says when asking for a grant.
+type ask struct {
+	duration, reason, ticket string
+	notBefore                *time.Time
+	noWait                   bool
+}
+
+// askFlags adds the flags of the commands that may ask for a grant. ticket is
+// the short form of --ticket.
+func (a *ask) askFlags(c *cobra.Command, ticket string) {
+	flags := c.Flags()
+	flags.StringVarP(&a.duration, "duration", "d", "", "how long, from the approval on, such as 30m (default: the rule's)")
+	flags.StringVarP(&a.reason, "reason", "r", "", "why you need it; approvers and auditors read it")
+	flags.StringVarP(&a.ticket, "ticket", ticket, "", "the ticket that it is for")
+	flags.BoolVar(&a.noWait, "no-wait", false, "exit with code 4 instead of waiting for approval")
+}
+
+// input is the request that an ask makes.
+func (a ask) input(where place) (api.RequestInput, error) {
+	if err := checkDuration(a.duration); err != nil {
+		return api.RequestInput{}, usage("%s", err)
+	}
+	return api.RequestInput{Host: where.host, Login: where.login, Duration: a.duration,
+		Reason: a.reason, Ticket: a.ticket, NotBefore: a.notBefore}, nil
+}
+
+// ask asks for a grant. Before it does, it tells who would have to approve; if
+// something is missing and somebody is there to answer, it asks them for it.
+func (s *sally) ask(ctx context.Context, client *api.Client, where place, a ask) (api.Request, error) {
+	in, err := a.input(where)
+	if err != nil {
+		return api.Request{}, err
+	}
+	rule, err := ruleFor(ctx, client, where)
+	if err != nil {
+		return api.Request{}, err
+	}
+	if rule == nil {
+		// The broker says best why not, and records that somebody tried. To
+		// those whom no rule lets ask for it, a host does not even exist.
+		r, err := client.Ask(ctx, in)
+		if p, ok := errors.AsType[*api.Problem](err); ok && p.Status == http.StatusNotFound {
+			err = errNoRule.With("%s", p.Detail).Hinting("%s", p.Hint)
+		}
+		return r, err
+	}
+	if err := s.complete(ctx, where, rule, &in); err != nil {
+		return api.Request{}, err
+	}
+	preview, err := client.Preview(ctx, in)
+	if err != nil {
+		return api.Request{}, err
+	}
+	s.announce(s.err, where, preview.Duration, preview.Automatic, preview.Approvers)
+	return client.Ask(ctx, in)
+}
+
+// announce tells how a request would be approved.
+func (s *sally) announce(to *show.Text, where place, duration string, automatic bool, slots []api.Slot) {
+	how := "approved automatically"
+	if !automatic {
+		how = "needs " + who(slots)
+	}
+	to.Line("%s for %s: %s", show.Cell{Text: where.String(), Style: show.Bold}, show.Duration(duration), how)
+}
+
+// complete finds out what is missing in a request, and asks for it if somebody
+// is there to answer.
+func (s *sally) complete(ctx context.Context, where place, rule *api.HostRule, in *api.RequestInput) error {
+	noReason := rule.Reason != nil && rule.Reason.Required && in.Reason == ""
+	noTicket := rule.Ticket != nil && rule.Ticket.Required && in.Ticket == ""
+	switch {
+	// Where nobody is asked and nothing must be said, no question is worth the
+	// person's time.
+	case s.interactive() && (noReason || noTicket || !rule.Automatic && in.Reason == ""):
+		return s.form(ctx, where, rule, in)
+	case noReason:
+		return missing("reason", where, rule.Reason)
+	case noTicket:
+		return missing("ticket", where, rule.Ticket)
+	}
+	return nil
+}
+
+func missing(what string, where place, rule *api.TextRule) error {
+	hint := fmt.Sprintf("--%s TEXT", what)
+	if rule.Message != "" {
+		hint += ": " + rule.Message
+	}
+	return usage("%s needs a %s", where, what).hinting("%s", hint)
+}
+
+// ruleFor is the rule under which the caller would ask, or nil if there is none.
+func ruleFor(ctx context.Context, client *api.Client, where place) (*api.HostRule, error) {
+	host, err := client.Host(ctx, where.host)
+	if p, ok := errors.AsType[*api.Problem](err); ok && p.Status == http.StatusNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range host.Rules {
+		if host.Rules[i].Login == where.login {
+			return &host.Rules[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func checkDuration(text string) error {
+	if d, err := time.ParseDuration(text); text != "" && (err != nil || d <= 0) {
+		return fmt.Errorf("%q is not a duration; write it like 30m or 1h30m", text)
+	}
+	return nil
+}
+
+// form asks for what has not been said.
+func (s *sally) form(ctx context.Context, where place, rule *api.HostRule, in *api.RequestInput) error {
+	var fields []huh.Field
+	if in.Reason == "" {
+		fields = append(fields, textField("Reason", "Approvers and auditors read it.", rule.Reason, 2000, &in.Reason))
+	}
+	if in.Ticket == "" && rule.Ticket != nil && rule.Ticket.Required {
+		fields = append(fields, textField("Ticket", "", rule.Ticket, 200, &in.Ticket))
+	}
+	if in.Duration == "" {
+		in.Duration = show.Duration(rule.DefaultDuration)
+		fields = append(fields, huh.NewInput().Title("Duration").
+			Description("From the approval on, at most "+show.Duration(rule.MaxDuration)+".").
+			CharLimit(32).Validate(checkDuration).Value(&in.Duration))
+	}
+	s.announce(s.err, where, or(in.Duration, rule.DefaultDuration), rule.Automatic, rule.Approvers)
+	err := huh.NewForm(huh.NewGroup(fields...)).
+		WithInput(s.In).WithOutput(s.Err).
+		WithTheme(huh.ThemeFunc(huh.ThemeBase16)).
+		WithAccessible(!s.colours(s.Err)). // plain questions, for readers aloud too
+		RunWithContext(ctx)
+	if errors.Is(err, huh.ErrUserAborted) {
+		return &interrupted{"nothing was asked for"}
+	}
+	if err != nil {
+		return fmt.Errorf("ask for what is missing: %w", err)
+	}
+	return nil
+}
+
+func textField(title, description string, rule *api.TextRule, most int, value *string) *huh.Input {
+	required := rule != nil && rule.Required
+	if rule != nil && rule.Message != "" {
+		description = rule.Message
+	}
+	if !required {
+		title += " (may be empty)"
+	}
+	return huh.NewInput().Title(title).Description(show.Clean(description)).CharLimit(most).Value(value).
+		Validate(func(text string) error {
+			if required && strings.TrimSpace(text) == "" {
+				return errors.New("this is needed")
+			}
+			return nil
+		})
+}
+
+func (s *sally) requestCommand() *cobra.Command {
+	var (
+		a         ask
+		notBefore string
+		dryRun    bool
+	)
+	c := &cobra.Command{
+		Use:   "request LOGIN@HOST",
+		Short: "Ask for a login on a host",
+		Long: `Ask for a login on a host for some time. Before anything is asked, sally says who
+can approve; then it waits until somebody has decided.
+
+The time starts to run when the request is approved, or at --not-before.`,
+		Example: `  sally request dba@db-1 --reason "slow query, INC-123" --duration 30m
+  sally request dba@db-1 --dry-run
+  sally request root@web-1 --reason "kernel update" --not-before 2026-01-31T22:00:00Z --no-wait`,
+		Args:              one("LOGIN@HOST"),
+		ValidArgsFunction: s.completePlaces,
+		RunE: func(c *cobra.Command, args []string) error {
+			where, err := parseTarget(args[0])
+			if err != nil {
+				return err
+			}
+			if notBefore != "" {
+				t, err := time.Parse(time.RFC3339, notBefore)
+				if err != nil {
+					return usage("--not-before %q is not a time", notBefore).
+						hinting("like: --not-before %s", s.Clock.Now().Add(24*time.Hour).Format(time.RFC3339))
+				}
+				a.notBefore = &t
+			}
+			if err := s.signedIn(c.Context()); err != nil {
+				return err
+			}
+			client, err := s.client()
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return s.preview(c.Context(), client, where, a)
+			}
+			r, err := s.ask(c.Context(), client, where, a)
+			if err != nil {
+				return err
+			}
+			r, outcome := s.await(c.Context(), client, r, a.noWait)
+			if err := s.printState(r); err != nil {
+				return err
+			}
+			if outcome == nil {
+				s.err.Line("next: sally ssh %s", where.String())
+			}
+			return outcome
+		},
+	}
+	a.askFlags(c, "t")
+	c.Flags().StringVar(&notBefore, "not-before", "", "start later, at this time (RFC 3339); at most 30 days ahead")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would happen and who could approve")
+	return c
+}
+
+// preview prints what would happen to a request.
+func (s *sally) preview(ctx context.Context, client *api.Client, where place, a ask) error {
+	in, err := a.input(where)
+	if err != nil {
+		return err
+	}
+	preview, err := client.Preview(ctx, in)
+	if err != nil {
+		return err
+	}
+	if s.output == "json" {
+		return s.json(preview)
+	}
+	s.announce(s.out, where, preview.Duration, preview.Automatic, preview.Approvers)
+	s.fields("rule", preview.Rule, "certificates for", show.Duration(preview.CertificateLifetime),
+		"expires", s.moment(&preview.ApproveBy))
+	return nil
+}
