@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -106,18 +105,4 @@ func (s *Service) Policy() *policy.Policy { return s.policy }
 
 func (s *Service) policyRef() event.PolicyRef {
 	return event.PolicyRef{Version: s.policy.Version, Hash: s.policy.Hash}
-}
-
-// record writes the event of a refusal, which changes no state. It outlives a
-// caller who hangs up: nobody can try something and keep it out of the log like
-// that. The refusal stands whether or not it could be recorded.
-func (s *Service) record(ctx context.Context, e event.Event) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error { return s.cfg.Log.Stage(ctx, tx, e) })
-	if err != nil {
-		s.cfg.Logger.ErrorContext(ctx, "a refusal could not be recorded", slog.String("type", e.Type), slog.Any("error", err))
-		return
-	}
-	s.cfg.Log.Kick()
 }

@@ -2,8 +2,6 @@ package approvals
 
 import (
 	"context"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -15,6 +13,7 @@ import (
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/internal/ids"
+	"sallyport/internal/names"
 	"sallyport/internal/refusal"
 )
 
@@ -23,12 +22,6 @@ const (
 	maxReason = 2000
 	maxTicket = 200
 	maxAhead  = 30 * 24 * time.Hour // of a future start
-)
-
-var (
-	hostForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
-	// loginForm is P2's: sshd expands logins unescaped.
-	loginForm = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 )
 
 // ask is an ask that the policy allows to be made, ready to be frozen.
@@ -85,25 +78,25 @@ func (s *Service) rule(c identity.Caller, t Target, login string) (*policy.Rule,
 	if len(logins) == 0 {
 		return nil, ErrUnknownHost
 	}
-	names := make([]string, len(logins))
+	others := make([]string, len(logins))
 	for i, l := range logins {
 		if l.Login == login {
 			return l.Rule, nil
 		}
-		names[i] = l.Login
+		others[i] = l.Login
 	}
 	return nil, policy.ErrNoRule.With("no rule of the policy lets you ask for %s on %s", login, t.Name).
-		Hinting("on this host you may ask for: %s", strings.Join(names, ", "))
+		Hinting("on this host you may ask for: %s", strings.Join(others, ", "))
 }
 
 // form checks what can be checked without knowing host or policy. A duration of
 // 0 asks for the rule's default.
 func form(in api.RequestInput, now time.Time) (Terms, time.Duration, error) {
-	t := Terms{Login: in.Login, Reason: strings.TrimSpace(in.Reason), Ticket: strings.TrimSpace(in.Ticket)}
-	if !hostForm.MatchString(in.Host) {
+	t := Terms{Login: in.Login, Reason: trim(in.Reason), Ticket: trim(in.Ticket)}
+	if !names.Host(in.Host) {
 		return t, 0, ErrBadHost
 	}
-	if !loginForm.MatchString(in.Login) {
+	if !names.Login(in.Login) {
 		return t, 0, ErrBadLogin
 	}
 	if in.Emergency {
@@ -140,21 +133,37 @@ func form(in api.RequestInput, now time.Time) (Terms, time.Duration, error) {
 	return t, duration, nil
 }
 
-// reorder are the characters that can make a text read otherwise than it is
-// written (Unicode UTR #36, "Trojan Source").
-var reorder = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x202a, Hi: 0x202e, Stride: 1}, {Lo: 0x2066, Hi: 0x2069, Stride: 1}}}
+// hidden reports whether a character is not seen, or makes a text read otherwise
+// than it is written (Unicode UTR #36, "Trojan Source"). Line breaks and tabs are
+// layout; joiners and direction marks belong to the spelling of many scripts.
+func hidden(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point) &&
+		!strings.ContainsRune("\n\r\t"+marks, r)
+}
 
-// text refuses what is too long or is no text: characters other than line breaks
-// and tabs that are not seen could hide something from whoever reads it.
+// marks are seen only by what they do to their neighbours: the joiners and the
+// marks of direction.
+const marks = "\u200c\u200d\u200e\u200f\u061c"
+
+// trim cuts off what is blank at both ends: what is nothing but that is no text.
+func trim(s string) string {
+	return strings.TrimFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || r == '\u2800' || strings.ContainsRune(marks, r)
+	})
+}
+
+// text refuses what is too long or is no text: what is hidden in it would be
+// approved by somebody who has not read it.
 func text(field, s string, most int) error {
 	if utf8.RuneCountInString(s) > most {
 		return ErrBadText.With("the %s has more than %d characters", field, most).On(field)
 	}
-	hidden := func(r rune) bool {
-		return unicode.IsControl(r) && !slices.Contains([]rune("\n\r\t"), r) || unicode.Is(reorder, r)
+	if !utf8.ValidString(s) {
+		return ErrBadText.On(field)
 	}
-	if !utf8.ValidString(s) || strings.ContainsFunc(s, hidden) {
-		return ErrBadText.With("the %s has characters that are not text", field).On(field)
+	if i := strings.IndexFunc(s, hidden); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(s[i:])
+		return ErrBadText.With("the %s has a character that cannot be seen, %U", field, r).On(field)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -9,11 +10,12 @@ import (
 	"sallyport/api"
 	"sallyport/approvals/identity"
 	"sallyport/audit/event"
+	"sallyport/internal/refusal"
 )
 
 // Cancel withdraws the caller's own undecided request.
 func (s *Service) Cancel(ctx context.Context, c identity.Caller, id string) (api.Request, error) {
-	return s.withdraw(ctx, c, id, func(r *request, _ time.Time) (event.Data, error) {
+	return s.withdraw(ctx, c, id, "requests.cancel", func(r *request, _ time.Time) (event.Data, error) {
 		if err := r.mayCancel(c.Person); err != nil {
 			return nil, err
 		}
@@ -24,7 +26,7 @@ func (s *Service) Cancel(ctx context.Context, c identity.Caller, id string) (api
 // Finish ends the caller's own grant early ("I'm done"), also one that has not
 // started yet.
 func (s *Service) Finish(ctx context.Context, c identity.Caller, id string) (api.Request, error) {
-	return s.withdraw(ctx, c, id, func(r *request, now time.Time) (event.Data, error) {
+	return s.withdraw(ctx, c, id, "requests.finish", func(r *request, now time.Time) (event.Data, error) {
 		if err := r.mayFinish(c.Person); err != nil {
 			return nil, err
 		}
@@ -33,14 +35,12 @@ func (s *Service) Finish(ctx context.Context, c identity.Caller, id string) (api
 }
 
 // withdraw lets act change a locked, settled request and keeps what came of it.
-func (s *Service) withdraw(ctx context.Context, c identity.Caller, id string, act func(*request, time.Time) (event.Data, error)) (api.Request, error) {
-	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
-		r, err := s.lock(ctx, tx, id)
-		if err != nil {
+// That somebody tried the action on another's request is an event.
+func (s *Service) withdraw(ctx context.Context, c identity.Caller, id, action string, act func(*request, time.Time) (event.Data, error)) (api.Request, error) {
+	var r *request
+	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) (err error) {
+		if r, err = s.lock(ctx, tx, id); err != nil {
 			return err
-		}
-		if !r.visible(c) {
-			return ErrUnknownRequest
 		}
 		now := s.cfg.Clock.Now()
 		r.settle(now)
@@ -53,6 +53,13 @@ func (s *Service) withdraw(ctx context.Context, c identity.Caller, id string, ac
 		}
 		return s.cfg.Log.Stage(ctx, tx, r.event(now, c.Actor(), c.Source, data))
 	})
+	if refused := refusal.As(err); refused != nil && errors.Is(err, ErrNotRequester) {
+		s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source,
+			event.AccessRefused{Action: action, Code: refused.Code, Reason: refused.Detail}))
+		if !r.visible(c) {
+			err = ErrUnknownRequest
+		}
+	}
 	if err != nil {
 		return api.Request{}, err
 	}

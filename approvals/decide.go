@@ -44,7 +44,7 @@ func (s *Service) Decide(ctx context.Context, c identity.Caller, id string, in a
 		return s.decide(ctx, tx, c, r, in)
 	})
 	if refused := refusal.As(err); r != nil && refused != nil && (refused.Kind == refusal.Denied || refused.Kind == refusal.Conflict) {
-		s.record(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source,
+		s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source,
 			event.DecisionRefused{Verdict: string(in.Verdict), Code: refused.Code, Reason: refused.Detail}))
 		if !r.visible(c) {
 			err = ErrUnknownRequest

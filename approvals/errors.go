@@ -42,7 +42,7 @@ var (
 	ErrOtherTerms = refusal.New(refusal.Conflict, "other-terms",
 		"the decision is about other terms than the request has", "read the request again and decide on what it says").On("terms_hash")
 	ErrClosed = refusal.New(refusal.Conflict, "not-undecided",
-		"the request is no longer undecided", "look at it again: sally show")
+		"the request is no longer undecided", "look at it again: sally show REQUEST")
 	ErrNotRequester = refusal.New(refusal.Denied, "not-requester",
 		"only the requester can do that", "ask the requester")
 	ErrNoGrant = refusal.New(refusal.Conflict, "no-grant",
@@ -60,3 +60,7 @@ var (
 	ErrEvidence = refusal.New(refusal.Denied, "evidence-refused",
 		"the evidence does not prove that this grant is allowed", "make a new request, and tell an operator: the database may have been changed by hand")
 )
+
+// ErrNotAuditor refuses the log to everybody else.
+var ErrNotAuditor = refusal.New(refusal.Denied, "auditors-only",
+	"only auditors may read the log", "ask an operator to add your group to the auditor role in the policy")

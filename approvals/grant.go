@@ -62,10 +62,14 @@ func (s *Service) LockGrant(ctx context.Context, tx pgx.Tx, c identity.Caller, i
 }
 
 // Use binds a locked grant to the key, if it is not bound, and makes it active.
-// It returns ErrOtherKey if the grant is bound to another key.
+// It returns ErrOtherKey if the grant is bound to another key. Only the first use
+// writes anything; tx must be the one that has held the lock since LockGrant.
 func (s *Service) Use(ctx context.Context, tx pgx.Tx, g Grant, fingerprint string) error {
 	if g.Key != "" && g.Key != fingerprint {
 		return ErrOtherKey
+	}
+	if g.State == api.Active && g.Key == fingerprint {
+		return nil
 	}
 	tag, err := tx.Exec(ctx, `
 		UPDATE requests SET state = 'active', key = $2

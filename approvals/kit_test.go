@@ -11,13 +11,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/mod/sumdb/note"
 
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit"
+	"sallyport/internal/audittest"
 	"sallyport/internal/clock"
 	"sallyport/internal/ids"
 	"sallyport/internal/pgtest"
@@ -102,13 +102,8 @@ func newHouse(t testing.TB) *house {
 		h.hosts[name] = approvals.Target{ID: ids.New(ids.Host), Name: name, Labels: labels,
 			Logins: []string{"dba", "root", "staged", "web"}}
 	}
-	signing, verifying, err := note.GenerateKey(rand.Reader, "sallyport.test/log")
-	must(t, err)
-	signer, err := note.NewSigner(signing)
-	must(t, err)
-	h.log, err = audit.Open(t.Context(), audit.Config{Pool: h.db.Pool, Signer: signer, VerifierKey: verifying, Clock: h.clock})
-	must(t, err)
-	h.run(h.log.Run)
+	h.log = audittest.Open(t, h.db.Pool, h.clock)
+	var err error
 	h.people, err = identity.New(identity.Config{Pool: h.db.Pool, Log: h.log, Clock: h.clock})
 	must(t, err)
 	h.Service = h.open(testPolicy)
@@ -125,19 +120,6 @@ func (h *house) open(document string) *approvals.Service {
 	})
 	must(h.t, err)
 	return s
-}
-
-// run keeps something running until the test ends.
-func (h *house) run(f func(context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			h.t.Errorf("running: %v", err)
-		}
-	}()
-	h.t.Cleanup(func() { cancel(); <-done })
 }
 
 // person signs somebody in, for the first time or again.

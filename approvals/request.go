@@ -60,7 +60,7 @@ func (s *Service) Request(ctx context.Context, c identity.Caller, in api.Request
 		err = s.create(ctx, c, a)
 	}
 	if r := refusal.As(err); r != nil && (r.Kind == refusal.Denied || r.Kind == refusal.NotFound || r.Kind == refusal.TooMany) {
-		s.record(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{PersonID: c.ID, HostID: a.target.ID},
+		s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{PersonID: c.ID, HostID: a.target.ID},
 			event.RequestRefused{Host: in.Host, Login: in.Login, Code: r.Code, Reason: r.Detail}).Under(s.policyRef()))
 	}
 	if err != nil {

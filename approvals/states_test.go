@@ -8,6 +8,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/internal/audittest"
 	"sallyport/internal/refusal"
 )
 
@@ -103,7 +104,14 @@ func TestOnlyTheRequesterWithdraws(t *testing.T) {
 		_, err = h.Finish(t.Context(), *by, granted.ID)
 		refused(t, err, want)
 	}
+	tried := map[string]int{}
+	for _, e := range h.all("access.refused") {
+		tried[e.Actor.ID+" "+e.Data["action"].(string)+" "+e.Request]++
+	}
 	for _, by := range []identity.Caller{ann, olga, eve} {
+		if tried[by.ID+" requests.cancel "+open.ID] != 1 || tried[by.ID+" requests.finish "+granted.ID] != 1 {
+			t.Errorf("the log does not know what %s tried: %v", by.Name, tried)
+		}
 		if _, err := h.grant(by, granted.ID); refusal.As(err) == nil || refusal.As(err).Code != "unknown-request" {
 			t.Errorf("%s locks another's grant: %v", by.Name, err)
 		}
@@ -222,8 +230,8 @@ func TestJobsWriteDownWhatTimeBrought(t *testing.T) {
 	}()
 
 	h.clock.Advance(2 * time.Hour)
-	h.run(h.Run)
-	h.run(h.open(testPolicy).Run)
+	audittest.Run(t, h.Run)
+	audittest.Run(t, h.open(testPolicy).Run)
 	h.eventually(func() bool {
 		return h.stored(expired.ID) == "expired" && h.stored(active.ID) == "ended" && h.stored(automatic.ID) == "ended"
 	})

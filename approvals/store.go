@@ -15,6 +15,7 @@ import (
 // querier is a pool or a transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
 // requestColumns are what scanRequest reads.
@@ -49,27 +50,29 @@ func (s *Service) requests(ctx context.Context, db querier, sql string, args ...
 	if err != nil {
 		return nil, fmt.Errorf("reading requests: %w", err)
 	}
-	if err := addDecisions(ctx, db, list); err != nil {
-		return nil, err
+	keys := make([]string, len(list))
+	for i, r := range list {
+		keys[i] = r.id
 	}
-	return list, nil
+	if rows, err = db.Query(ctx, selectDecisions, keys); err != nil {
+		return nil, fmt.Errorf("reading decisions: %w", err)
+	}
+	return list, addDecisions(rows, list)
 }
 
-func addDecisions(ctx context.Context, db querier, list []*request) error {
+// selectDecisions is what addDecisions reads: the decisions on the requests.
+const selectDecisions = `
+	SELECT request_id, id, statement, statement_hash
+	FROM decisions WHERE request_id = ANY($1) ORDER BY request_id, position`
+
+func addDecisions(rows pgx.Rows, list []*request) error {
 	byID := make(map[string]*request, len(list))
-	keys := make([]string, 0, len(list))
 	for _, r := range list {
-		byID[r.id], keys = r, append(keys, r.id)
-	}
-	rows, err := db.Query(ctx, `
-		SELECT request_id, id, statement, statement_hash
-		FROM decisions WHERE request_id = ANY($1) ORDER BY request_id, position`, keys)
-	if err != nil {
-		return fmt.Errorf("reading decisions: %w", err)
+		byID[r.id] = r
 	}
 	var id string
 	var d decision
-	_, err = pgx.ForEachRow(rows, []any{&id, &d.id, &d.text, &d.hash}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &d.id, &d.text, &d.hash}, func() error {
 		r := byID[id]
 		statement, err := ParseStatement(d.text)
 		if err != nil {
@@ -95,19 +98,26 @@ func (s *Service) find(ctx context.Context, id string) (*request, error) {
 }
 
 // lock reads one request and keeps others from changing it until tx ends.
-// Decisions are read after the lock is held, and so must the clock be: who had to
-// wait sees what happened meanwhile.
+// The clock must be read after that: who had to wait sees what happened meanwhile.
 func (s *Service) lock(ctx context.Context, tx pgx.Tx, id string) (*request, error) {
 	return s.one(ctx, tx, `SELECT `+requestColumns+` FROM requests WHERE id = $1 FOR UPDATE`, id)
 }
 
+// one reads one request in one round trip. Its decisions are another statement,
+// which begins, and sees what there is, after the first has its lock.
 func (s *Service) one(ctx context.Context, db querier, sql, id string) (*request, error) {
 	if !ids.Valid(ids.Request, id) {
 		return nil, ErrUnknownRequest
 	}
-	list, err := s.requests(ctx, db, sql, id)
-	if err != nil {
-		return nil, err
+	var list []*request
+	var batch pgx.Batch
+	batch.Queue(sql, id).Query(func(rows pgx.Rows) (err error) {
+		list, err = pgx.CollectRows(rows, scanRequest)
+		return err
+	})
+	batch.Queue(selectDecisions, []string{id}).Query(func(rows pgx.Rows) error { return addDecisions(rows, list) })
+	if err := db.SendBatch(ctx, &batch).Close(); err != nil {
+		return nil, fmt.Errorf("reading request %s: %w", id, err)
 	}
 	if len(list) == 0 {
 		return nil, ErrUnknownRequest

@@ -46,6 +46,19 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 	return out, nil
 }
 
+// State is how far a request has come, for those to whom Get shows it. Whoever
+// waits for a change asks again and again, and this reads little.
+func (s *Service) State(ctx context.Context, c identity.Caller, id string) (api.State, error) {
+	r, err := s.find(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if !r.visible(c) {
+		return "", ErrUnknownRequest
+	}
+	return r.state, nil
+}
+
 // show turns settled requests into what the caller sees in lists.
 func (s *Service) show(ctx context.Context, c identity.Caller, list []*request, now time.Time) ([]api.Request, error) {
 	var ids []string
@@ -152,7 +165,7 @@ func named(p identity.Person) api.Person {
 
 // Rules lists, for each of the host's logins that the caller may ask for, the
 // rule that would apply.
-func (s *Service) Rules(ctx context.Context, c identity.Caller, t Target) ([]api.HostRule, error) {
+func (s *Service) Rules(c identity.Caller, t Target) []api.HostRule {
 	out := []api.HostRule{}
 	for _, l := range s.policy.Logins(c.Groups, t.Labels, t.Logins) {
 		rule := api.HostRule{
@@ -167,7 +180,7 @@ func (s *Service) Rules(ctx context.Context, c identity.Caller, t Target) ([]api
 		}
 		out = append(out, rule)
 	}
-	return out, nil
+	return out
 }
 
 func textRule(t policy.Text) *api.TextRule {

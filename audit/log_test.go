@@ -30,6 +30,19 @@ func TestRecordedEventsHaveTheirPlacesInOrder(t *testing.T) {
 	}
 }
 
+// Hanging up does not keep an attempt out of the log.
+func TestRefusalsOutliveTheirCaller(t *testing.T) {
+	t.Parallel()
+	l, _, _ := start(t)
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	l.Refused(gone, closed("req-refused"))
+	eventually(t, "the refusal has its place", func() bool {
+		found, err := l.Entries(t.Context(), audit.Filter{RequestID: "req-refused"})
+		return err == nil && len(found) == 1
+	})
+}
+
 func TestStagedEventsNeverWereAfterARollback(t *testing.T) {
 	t.Parallel()
 	l, db, _ := start(t)

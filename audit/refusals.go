@@ -27,6 +27,6 @@ var (
 		"the log has no such entry", "indexes run from 0 to the checkpoint's size less one")
 	ErrNoTile = refusal.New(refusal.NotFound, "no-such-tile",
 		"the log has no such tile", "paths are those of c2sp.org/tlog-tiles, within the size of the newest checkpoint")
-	ErrFilter = refusal.New(refusal.Invalid, "bad-filter",
-		"limit must be 1 to 200", "leave it out for 50")
+	ErrFilter = refusal.New(refusal.Invalid, "bad-event-filter",
+		"the events cannot be narrowed like that", "clear the filter and start again; a limit is 1 to 200")
 )

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -49,16 +51,30 @@ func (l *Log) Stage(ctx context.Context, tx pgx.Tx, events ...event.Event) error
 	return nil
 }
 
+// refusedLimit bounds how long a refusal waits for its event to be committed.
+const refusedLimit = 10 * time.Second
+
+// Refused commits the event of a refusal, which changes no state, to be sequenced
+// soon. It outlives a caller who hangs up: nobody can try something and keep it
+// out of the log like that. It returns no error, because a refusal stands whether
+// or not it could be recorded; that it could not is in the process's log.
+func (l *Log) Refused(ctx context.Context, e event.Event) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusedLimit)
+	defer cancel()
+	if err := l.commit(ctx, e); err != nil {
+		l.logger.ErrorContext(ctx, "a refusal could not be recorded", slog.String("type", e.Type), slog.Any("error", err))
+		return
+	}
+	l.Kick()
+}
+
 // Record stages events in a transaction of their own and waits for them. It is
-// for refusals and other facts that change no state.
+// for facts that change no state, where the caller must know that they are kept.
 func (l *Log) Record(ctx context.Context, events ...event.Event) ([]Entry, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	err := pgx.BeginTxFunc(ctx, l.cfg.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		return l.Stage(ctx, tx, events...)
-	})
-	if err != nil {
+	if err := l.commit(ctx, events...); err != nil {
 		return nil, unavailable(err)
 	}
 	ids := make([]uuid.UUID, len(events))
@@ -66,4 +82,11 @@ func (l *Log) Record(ctx context.Context, events ...event.Event) ([]Entry, error
 		ids[i] = e.ID
 	}
 	return l.Wait(ctx, ids...)
+}
+
+// commit stages events in a transaction of their own.
+func (l *Log) commit(ctx context.Context, events ...event.Event) error {
+	return pgx.BeginTxFunc(ctx, l.cfg.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		return l.Stage(ctx, tx, events...)
+	})
 }

@@ -66,7 +66,7 @@ func (b *Broker) Issue(ctx context.Context, c identity.Caller, requestID string,
 	if key != nil {
 		refused.Key = ssh.FingerprintSHA256(key)
 	}
-	b.record(ctx, event.New(b.cfg.Clock.Now(), c.Actor(), c.Source, subject, refused))
+	b.cfg.Log.Refused(ctx, event.New(b.cfg.Clock.Now(), c.Actor(), c.Source, subject, refused))
 	return api.Certificate{}, r
 }
 
@@ -157,7 +157,8 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 			return intent{}, approvals.ErrOtherKey
 		}
 	}
-	if err := b.checkLimit(ctx, tx, requestID); err != nil {
+	serial, err := b.serial(ctx, tx, requestID)
+	if err != nil {
 		return intent{}, err
 	}
 	lifetime, err := time.ParseDuration(g.Terms.Rule.CertificateLifetime)
@@ -165,12 +166,9 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 		return intent{}, approvals.ErrEvidence.With("the terms' certificate lifetime cannot be read")
 	}
 	i := intent{host: host, user: certs.User{
-		Key: key, Login: g.Terms.Login, HostID: g.Terms.Host.ID, RequestID: g.RequestID, PersonID: c.ID,
+		Serial: serial, Key: key, Login: g.Terms.Login, HostID: g.Terms.Host.ID, RequestID: g.RequestID, PersonID: c.ID,
 		SourceAddress: g.Terms.Rule.SourceAddress, Now: now, Lifetime: lifetime, GrantEnds: g.EndsAt,
 	}}
-	if err := tx.QueryRow(ctx, `SELECT nextval('certificate_serial')`).Scan(&i.user.Serial); err != nil {
-		return intent{}, fmt.Errorf("allocating a serial: %w", err)
-	}
 	if i.pre, err = i.user.Pre(b.cfg.UserCA.PublicKey(), rand.Reader); err != nil {
 		if errors.Is(err, certs.ErrNoTimeLeft) {
 			return intent{}, approvals.ErrGrantEnded.With("the grant ends within a second")
@@ -219,17 +217,21 @@ func (b *Broker) target(ctx context.Context, tx pgx.Tx, t approvals.Terms) (api.
 	return host, nil
 }
 
-// checkLimit counts under the grant's lock, so the limit is exact.
-func (b *Broker) checkLimit(ctx context.Context, tx pgx.Tx, requestID string) error {
+// serial is the next certificate's, unless the grant has had as many as it may.
+// They are counted under the grant's lock, so the limit is exact.
+func (b *Broker) serial(ctx context.Context, tx pgx.Tx, requestID string) (uint64, error) {
+	var serial uint64
 	var n int
-	err := tx.QueryRow(ctx, `SELECT count(*) FROM certificates WHERE request_id = $1`, requestID).Scan(&n)
+	err := tx.QueryRow(ctx, `
+		SELECT nextval('certificate_serial'), (SELECT count(*) FROM certificates WHERE request_id = $1)`,
+		requestID).Scan(&serial, &n)
 	if err != nil {
-		return fmt.Errorf("counting certificates: %w", err)
+		return 0, fmt.Errorf("allocating a serial: %w", err)
 	}
 	if n >= MaxCertificates {
-		return ErrTooMany.With("this grant has been issued %d certificates, as many as it may have", n)
+		return 0, ErrTooMany.With("this grant has been issued %d certificates, as many as it may have", n)
 	}
-	return nil
+	return serial, nil
 }
 
 // issued is the event of the intent.

@@ -2,7 +2,6 @@ package broker_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -27,6 +26,7 @@ import (
 	"sallyport/broker/certs"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
+	"sallyport/internal/audittest"
 	"sallyport/internal/clock"
 	"sallyport/internal/pgtest"
 	"sallyport/internal/refusal"
@@ -73,8 +73,7 @@ type house struct {
 	t              testing.TB
 	db             *pgtest.DB
 	clock          clock.Clock
-	signer         string // the log's signing key
-	verifier       string
+	key            audittest.Key // the log's
 	userCA, hostCA ssh.Signer
 }
 
@@ -93,11 +92,7 @@ type process struct {
 
 func newHouse(t testing.TB, db *pgtest.DB, c clock.Clock) *house {
 	t.Helper()
-	h := &house{t: t, db: db, clock: c, userCA: newKey(t), hostCA: newKey(t)}
-	var err error
-	h.signer, h.verifier, err = note.GenerateKey(rand.Reader, "sallyport.test/log")
-	must(t, err)
-	return h
+	return &house{t: t, db: db, clock: c, key: audittest.NewKey(t), userCA: newKey(t), hostCA: newKey(t)}
 }
 
 // open starts one process on the house's database. Options change its configuration.
@@ -111,9 +106,7 @@ func (h *house) open(options ...func(*broker.Config)) *process {
 	must(h.t, err)
 	h.t.Cleanup(p.pool.Close)
 
-	signer, err := note.NewSigner(h.signer)
-	must(h.t, err)
-	p.log, err = audit.Open(h.t.Context(), audit.Config{Pool: p.pool, Signer: signer, VerifierKey: h.verifier, Clock: h.clock,
+	p.log, err = audit.Open(h.t.Context(), audit.Config{Pool: p.pool, Signer: h.key.Signer, VerifierKey: h.key.Verifier, Clock: h.clock,
 		Fault: func(step string) error {
 			if f := p.fault.Load(); f != nil {
 				return (*f)(step)
@@ -121,11 +114,7 @@ func (h *house) open(options ...func(*broker.Config)) *process {
 			return nil
 		}})
 	must(h.t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); p.log.Run(ctx) }()
-	h.t.Cleanup(func() { cancel(); <-done })
-
+	audittest.Run(h.t, p.log.Run)
 	p.people, err = identity.New(identity.Config{Pool: p.pool, Log: p.log, Clock: h.clock})
 	must(h.t, err)
 	p.hosts, err = hosts.New(hosts.Config{Pool: p.pool, Log: p.log, Clock: h.clock})
@@ -320,7 +309,7 @@ func (p *process) eventually(done func() bool) {
 func (p *process) checkLog() {
 	p.house.t.Helper()
 	issued := p.events("certificate.issued")
-	verifier, err := note.NewVerifier(p.house.verifier)
+	verifier, err := note.NewVerifier(p.house.key.Verifier)
 	must(p.house.t, err)
 	if _, err := audit.CheckAll(p.house.t.Context(), p.pool, verifier); err != nil {
 		p.house.t.Error(err)

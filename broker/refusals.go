@@ -3,11 +3,7 @@ package broker
 import (
 	"context"
 	"log/slog"
-	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"sallyport/audit/event"
 	"sallyport/internal/refusal"
 )
 
@@ -42,21 +38,4 @@ func (b *Broker) failed(ctx context.Context, err error, about slog.Attr) *refusa
 		b.cfg.Logger.ErrorContext(ctx, "no certificate was issued", about, slog.Any("error", err))
 	}
 	return r
-}
-
-// recordTimeout bounds how long the record of a refusal may take.
-const recordTimeout = 10 * time.Second
-
-// record writes the event of a refusal. It outlives a caller who hangs up, so
-// that nobody can try something and keep it out of the log like that. The
-// refusal stands whether or not it could be recorded.
-func (b *Broker) record(ctx context.Context, e event.Event) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	err := pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) error { return b.cfg.Log.Stage(ctx, tx, e) })
-	if err != nil {
-		b.cfg.Logger.ErrorContext(ctx, "a refusal could not be recorded", slog.String("type", e.Type), slog.Any("error", err))
-		return
-	}
-	b.cfg.Log.Kick()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
@@ -156,12 +157,17 @@ func TestRefusedAccessIsAnEvent(t *testing.T) {
 	k := newKit(t)
 	problemOf(t, k.do(t, "engineer", "GET", "/api/v1/audit/events?type=request.", ""), 403)
 	problemOf(t, k.do(t, "operator", "GET", "/log/tile/entries/000.p/1", ""), 403)
-	page := get[api.Page[api.Event]](t, k.do(t, "auditor", "GET", "/api/v1/audit/events?type=access.refused", ""), 200)
-	if len(page.Items) != 2 {
-		t.Fatalf("%d events, want 2: %+v", len(page.Items), page.Items)
+	problemOf(t, k.do(t, "approver", "GET", "/log/events/0/leaf", ""), 403)
+	// They are sequenced soon after.
+	var page api.Page[api.Event]
+	for deadline := time.Now().Add(20 * time.Second); len(page.Items) < 3 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		page = get[api.Page[api.Event]](t, k.do(t, "auditor", "GET", "/api/v1/audit/events?type=access.refused", ""), 200)
+	}
+	if len(page.Items) != 3 {
+		t.Fatalf("%d events, want 3: %+v", len(page.Items), page.Items)
 	}
 	for i, want := range []struct{ who, action string }{
-		{"operator", "GET /log/tile/entries/*"}, {"engineer", "GET /api/v1/audit/events"},
+		{"approver", "GET /log/events/{index}/leaf"}, {"operator", "GET /log/tile/entries/*"}, {"engineer", "GET /api/v1/audit/events"},
 	} {
 		e := page.Items[i]
 		if e.Actor.ID != k.people[want.who].ID || e.Data["action"] != want.action || e.Source != "127.0.0.1" {

@@ -1,17 +1,12 @@
 package server
 
 import (
-	"container/list"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"sallyport/internal/clock"
+	"sallyport/internal/throttle"
 	"sallyport/server/problem"
 	"sallyport/server/rest"
 )
@@ -25,8 +20,6 @@ const (
 	// What could be guessed is bounded more tightly by package signin.
 	signInRate  = 5
 	signInBurst = 120
-	// limiterSize is how many addresses are remembered, the latest.
-	limiterSize = 10_000
 )
 
 // limitBody bounds the size of a request's body and the time it takes to come.
@@ -50,58 +43,12 @@ type timedBody struct {
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	// Only at its end. After an answer to half a body, net/http reads on for the
+	// rest, and would wait for it as long as the caller likes.
+	if err == io.EOF {
 		b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
-}
-
-// limiter bounds how often one address may call, in bounded memory.
-type limiter struct {
-	clock clock.Clock
-
-	mu     sync.Mutex
-	byAddr map[netip.Prefix]*list.Element // of bucket, guarded by mu
-	recent *list.List                     // latest first, guarded by mu
-}
-
-type bucket struct {
-	addr netip.Prefix
-	rate *rate.Limiter
-}
-
-func newLimiter(c clock.Clock) *limiter {
-	return &limiter{clock: c, byAddr: map[netip.Prefix]*list.Element{}, recent: list.New()}
-}
-
-// allow reports whether the address may call now.
-func (l *limiter) allow(addr netip.Addr) bool {
-	key := network(addr)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e, ok := l.byAddr[key]
-	if ok {
-		l.recent.MoveToFront(e)
-	} else {
-		e = l.recent.PushFront(&bucket{key, rate.NewLimiter(signInRate, signInBurst)})
-		l.byAddr[key] = e
-		if l.recent.Len() > limiterSize {
-			oldest := l.recent.Back()
-			delete(l.byAddr, l.recent.Remove(oldest).(*bucket).addr)
-		}
-	}
-	return e.Value.(*bucket).rate.AllowN(l.clock.Now(), 1)
-}
-
-// network is what counts as one caller: an IPv4 address, or an IPv6 /64, which
-// one machine has to itself.
-func network(a netip.Addr) netip.Prefix {
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits)
-	return p
 }
 
 // limited are the addresses where secrets can be guessed or work be caused by
@@ -111,17 +58,17 @@ var limited = map[string]bool{
 	"/oauth/authorize": true, "/oauth/token": true, "/oauth/device_authorization": true, "/oauth/revoke": true,
 }
 
-func (l *limiter) middleware(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if limited[r.URL.Path] {
-			host, _, _ := net.SplitHostPort(r.RemoteAddr)
-			addr, _ := netip.ParseAddr(host)
-			if !l.allow(addr) {
+// limitSignIn bounds how often one caller may call those addresses.
+func limitSignIn(c clock.Clock) func(http.Handler) http.Handler {
+	calls := throttle.New(c, signInRate, signInBurst)
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if limited[r.URL.Path] && !calls.Allow(throttle.Network(sourceOf(r))) {
 				w.Header().Set("Retry-After", "30")
 				problem.Write(w, r, problem.ErrTooMany)
 				return
 			}
-		}
-		next.ServeHTTP(w, r)
-	})
+			next.ServeHTTP(w, r)
+		})
+	}
 }

@@ -1,57 +1,40 @@
 package server
 
 import (
-	"net/netip"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
 	"sallyport/internal/clock"
 )
 
-func TestLimiterBoundsOneAddressOnly(t *testing.T) {
+// TestSignInIsLimitedByCaller goes past the burst at one address of the sign-in:
+// that caller is refused at all of them, others and other calls are not.
+func TestSignInIsLimitedByCaller(t *testing.T) {
 	t.Parallel()
-	c := clock.NewManual(time.Now())
-	l := newLimiter(c)
-	attacker, other := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")
+	h := limitSignIn(clock.NewManual(time.Now()))(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	call := func(path, source string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodPost, path, nil)
+		r.RemoteAddr = source
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	const attacker = "198.51.100.1:0"
 	for i := range signInBurst {
-		if !l.allow(attacker) {
-			t.Fatalf("attempt %d of %d was refused", i+1, signInBurst)
+		if w := call("/oauth/token", attacker); w.Code != http.StatusOK {
+			t.Fatalf("attempt %d of %d: %d", i+1, signInBurst, w.Code)
 		}
 	}
-	if l.allow(attacker) {
-		t.Error("the attempt after the burst was let through")
+	for _, path := range []string{"/oauth/token", "/signin", "/signin/callback", "/device", "/oauth/authorize", "/oauth/device_authorization", "/oauth/revoke"} {
+		if w := call(path, attacker); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s after the burst: %d", path, w.Code)
+		}
 	}
-	if !l.allow(other) {
-		t.Error("another address was refused with it")
-	}
-	c.Advance(time.Second)
-	if !l.allow(attacker) {
-		t.Error("it was still refused after a second")
-	}
-}
-
-func TestLimiterCountsAnIPv6NetworkOnce(t *testing.T) {
-	t.Parallel()
-	l := newLimiter(clock.NewManual(time.Now()))
-	addr := netip.MustParseAddr("2001:db8::1")
-	for range signInBurst {
-		l.allow(addr)
-		addr = addr.Next()
-	}
-	if l.allow(addr) {
-		t.Error("one /64 has as many attempts as it has addresses")
-	}
-}
-
-func TestLimiterMemoryIsBounded(t *testing.T) {
-	t.Parallel()
-	l := newLimiter(clock.NewManual(time.Now()))
-	addr := netip.MustParseAddr("10.0.0.0")
-	for range limiterSize + 500 {
-		l.allow(addr)
-		addr = addr.Next()
-	}
-	if len(l.byAddr) != limiterSize || l.recent.Len() != limiterSize {
-		t.Errorf("%d and %d addresses are remembered, want %d", len(l.byAddr), l.recent.Len(), limiterSize)
+	for _, c := range [][2]string{{"/oauth/token", "198.51.100.2:0"}, {"/api/v1/me", attacker}, {"/healthz", attacker}} {
+		if w := call(c[0], c[1]); w.Code != http.StatusOK {
+			t.Errorf("%s from %s: %d", c[0], c[1], w.Code)
+		}
 	}
 }

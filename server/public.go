@@ -7,7 +7,6 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"sallyport/server/problem"
-	"sallyport/server/rest"
 	"sallyport/server/signin"
 )
 
@@ -39,8 +38,7 @@ func (s *Server) bundles(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, problem.ErrSignInNeeded)
 		return
 	}
-	err := rest.RequireAuditor(r.Context(), s.log, s.cfg.Clock, caller, "GET /log/tile/entries/*")
-	if err != nil {
+	if err := s.requests.OnlyAuditors(r.Context(), caller, "GET /log/tile/entries/*"); err != nil {
 		problem.Write(w, r, err)
 		return
 	}

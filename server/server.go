@@ -107,11 +107,12 @@ func (c *Config) check() error {
 // Server is a running broker: it sequences the log and keeps time from New to
 // Close. It is an http.Handler; Serve is the usual way to let it answer.
 type Server struct {
-	cfg     Config
-	handler http.Handler
-	log     *audit.Log
-	broker  *broker.Broker
-	signin  *signin.Service
+	cfg      Config
+	handler  http.Handler
+	log      *audit.Log
+	requests *approvals.Service
+	broker   *broker.Broker
+	signin   *signin.Service
 
 	closing chan struct{} // closed when no more calls shall begin to wait
 	stop    context.CancelFunc
@@ -160,13 +161,13 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return err
 	}
-	requests, err := approvals.New(ctx, approvals.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock,
+	s.requests, err = approvals.New(ctx, approvals.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock,
 		People: people, Hosts: registry, Policy: cfg.Policy, Logger: cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("opening the approvals: %w", err)
 	}
-	s.work.Go(func() error { return untilStopped(background, "timekeeper", requests.Run) })
-	s.broker, err = broker.New(ctx, broker.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Approvals: requests,
+	s.work.Go(func() error { return untilStopped(background, "timekeeper", s.requests.Run) })
+	s.broker, err = broker.New(ctx, broker.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Approvals: s.requests,
 		Hosts: registry, UserCA: cfg.Keys.UserCA, HostCA: cfg.Keys.HostCA, URL: cfg.URL, Logger: cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("opening the broker: %w", err)
@@ -174,16 +175,16 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	s.signin, err = signin.New(ctx, signin.Config{URL: cfg.URL, Issuer: cfg.OIDC.Issuer, ClientID: cfg.OIDC.ClientID,
 		ClientSecret: cfg.OIDC.ClientSecret, GroupsClaim: cfg.OIDC.GroupsClaim, People: people, Pool: cfg.Pool,
 		TokenKey: cfg.Keys.Token, Idle: cfg.SignInIdle, Lifetime: cfg.SignInLifetime, Clock: cfg.Clock, Logger: cfg.Logger,
-		Roles: func(groups []string) []api.Role { return requests.Policy().RolesOf(groups) }})
+		Roles: func(groups []string) []api.Role { return s.requests.Policy().RolesOf(groups) }})
 	if err != nil {
 		return fmt.Errorf("opening the sign-in: %w", err)
 	}
-	calls, err := rest.New(rest.Config{URL: cfg.URL, Version: cfg.Version, Approvals: requests, Broker: s.broker,
-		Hosts: registry, Log: s.log, Clock: cfg.Clock, Closing: s.closing})
+	calls, err := rest.New(rest.Config{URL: cfg.URL, Version: cfg.Version, Approvals: s.requests, Broker: s.broker,
+		Hosts: registry, Log: s.log, Closing: s.closing})
 	if err != nil {
 		return err
 	}
-	site, err := pages.New(pages.Config{Approvals: requests, Broker: s.broker, Log: s.log,
+	site, err := pages.New(pages.Config{Approvals: s.requests, Broker: s.broker, Log: s.log,
 		Clock: cfg.Clock, Closing: s.closing})
 	if err != nil {
 		return err
@@ -206,9 +207,9 @@ func (s *Server) routes(calls *rest.API, site *pages.Pages) http.Handler {
 		guarded(strings.HasPrefix(s.cfg.URL, "https://")),
 		limitBody,
 		origin.Handler,
-		newLimiter(s.cfg.Clock).middleware,
+		limitSignIn(s.cfg.Clock),
 	)
-	signedIn := chi.Chain(s.signin.Middleware, named, site.Chrome)
+	signedIn := chi.Chain(s.signin.Middleware, named, limitAtOnce(), site.Chrome)
 	mux.NotFound(signedIn.HandlerFunc(refuse(problem.ErrRoute)).ServeHTTP)
 	mux.MethodNotAllowed(refuse(problem.ErrMethod))
 	mux.Group(func(r chi.Router) {

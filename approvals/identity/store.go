@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -92,7 +93,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 			SELECT id FROM sign_ins WHERE expires_at < $1 ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED)`, now},
 	} {
 		if _, err := s.cfg.Pool.Exec(ctx, sweep.sql, sweep.before); err != nil {
-			return err
+			return fmt.Errorf("deleting what is over: %w", err)
 		}
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"sallyport/api"
+	"sallyport/internal/names"
 )
 
 // Error is a fault in a document and where it is.
@@ -89,10 +90,8 @@ type text struct {
 	Message   string `yaml:"message"`
 }
 
-var (
-	loginForm = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	nameForm  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-)
+// nameForm is that of rules.
+var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // Parse reads a document. The error is an *Error.
 func Parse(source []byte) (policy *Policy, err error) {
@@ -243,8 +242,8 @@ func (p *reader) rule(path string, r rule) (*Rule, error) {
 		return nil, p.fault(path+".logins", "a rule needs 1 to %d logins", MaxLogins)
 	}
 	for i, login := range r.Logins {
-		if !loginForm.MatchString(login) {
-			return nil, p.fault(fmt.Sprintf("%s.logins[%d]", path, i), "%q is not a login: it must match %s", login, loginForm)
+		if !names.Login(login) {
+			return nil, p.fault(fmt.Sprintf("%s.logins[%d]", path, i), "%q is not a login: it must match %s", login, names.LoginForm)
 		}
 	}
 	var err error

@@ -7,19 +7,13 @@ import (
 	"strings"
 
 	"sallyport/internal/ids"
+	"sallyport/internal/names"
 )
-
-// loginPattern is stricter than useradd's default: sshd and what it calls
-// expand login names unescaped.
-var loginPattern = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-
-// ValidLogin reports whether the name may be a login on a host (P2).
-func ValidLogin(login string) bool { return loginPattern.MatchString(login) }
 
 // Principal is the one principal that opens the login on the host,
 // "<login>@<host-id>" (P2). It is the only way to make one.
 func Principal(login, hostID string) (string, error) {
-	if !ValidLogin(login) {
+	if !names.Login(login) {
 		return "", fmt.Errorf("login %q has characters that a principal must not have", login)
 	}
 	if !ids.Valid(ids.Host, hostID) {

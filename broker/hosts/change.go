@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,6 +17,7 @@ import (
 	"sallyport/audit/event"
 	"sallyport/broker/certs"
 	"sallyport/internal/ids"
+	"sallyport/internal/names"
 	"sallyport/internal/refusal"
 )
 
@@ -29,22 +29,13 @@ var (
 		"choose another name, or remove the other host first").On("name")
 )
 
-// recordTimeout bounds how long a refusal waits for its event.
-const recordTimeout = 10 * time.Second
-
-// OnlyOperators lets operators pass. For anybody else it records that they
-// tried the action, and refuses, whether or not that could be recorded.
+// OnlyOperators lets operators pass. That anybody else tried the action is an event.
 func (r *Registry) OnlyOperators(ctx context.Context, c identity.Caller, action, hostID string) error {
 	if c.Has(api.Operator) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
-	defer cancel()
-	_, err := r.cfg.Log.Record(ctx, event.New(r.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{HostID: hostID},
+	r.cfg.Log.Refused(ctx, event.New(r.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{HostID: hostID},
 		event.AccessRefused{Action: action, Code: ErrNotOperator.Code, Reason: ErrNotOperator.Detail}))
-	if err != nil {
-		return ErrNotOperator.Because(fmt.Errorf("and it could not be recorded: %w", err))
-	}
 	return ErrNotOperator
 }
 
@@ -154,7 +145,7 @@ func (r *Registry) change(ctx context.Context, do func(pgx.Tx) (*event.Event, er
 }
 
 func (r *Registry) lock(ctx context.Context, tx pgx.Tx, nameOrID string) (api.Host, error) {
-	if !validReference(nameOrID) {
+	if !names.Host(nameOrID) {
 		return api.Host{}, approvals.ErrUnknownHost
 	}
 	return find(ctx, tx, nameOrID, "FOR UPDATE")

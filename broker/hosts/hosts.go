@@ -22,6 +22,7 @@ import (
 	"sallyport/audit"
 	"sallyport/internal/clock"
 	"sallyport/internal/ids"
+	"sallyport/internal/names"
 	"sallyport/internal/refusal"
 )
 
@@ -65,15 +66,11 @@ type Filter struct {
 	Limit    int // 1 to 200; 0 means 50
 }
 
-// List returns hosts by name, as stored: without state and rules, which package
-// broker adds for a caller.
-func (r *Registry) List(ctx context.Context, f Filter) (api.Page[api.Host], error) {
-	return r.ListIf(ctx, f, func(h api.Host) (api.Host, bool, error) { return h, true, nil })
-}
-
-// ListIf is List for those hosts that keep says yes to, as it returns them. A
-// page is full whatever keep leaves out, so that it tells nothing about those.
-func (r *Registry) ListIf(ctx context.Context, f Filter, keep func(api.Host) (api.Host, bool, error)) (api.Page[api.Host], error) {
+// List returns, by name, the hosts that keep says yes to, as it returns them. It
+// is given them as stored: without state and rules, which package broker adds for
+// a caller. A page is full whatever keep leaves out, so that it tells nothing
+// about those.
+func (r *Registry) List(ctx context.Context, f Filter, keep func(api.Host) (api.Host, bool)) (api.Page[api.Host], error) {
 	page := api.Page[api.Host]{Items: []api.Host{}}
 	selector, err := labels.Parse(f.Selector)
 	if err != nil {
@@ -85,7 +82,7 @@ func (r *Registry) ListIf(ctx context.Context, f Filter, keep func(api.Host) (ap
 	}
 	after, err := base64.RawURLEncoding.DecodeString(f.Cursor)
 	last := string(after)
-	if err != nil || last != "" && !validReference(last) || limit < 1 || limit > maxLimit {
+	if err != nil || last != "" && !names.Host(last) || limit < 1 || limit > maxLimit {
 		return page, ErrPage
 	}
 	f.Search = strings.ToLower(f.Search)
@@ -101,10 +98,7 @@ func (r *Registry) ListIf(ctx context.Context, f Filter, keep func(api.Host) (ap
 			if !selector.Matches(labels.Set(h.Labels)) {
 				continue
 			}
-			kept, ok, err := keep(h)
-			if err != nil {
-				return page, err
-			}
+			kept, ok := keep(h)
 			if !ok {
 				continue
 			}
@@ -173,7 +167,7 @@ func find(ctx context.Context, q querier, nameOrID, lock string) (api.Host, erro
 
 // Get finds a host by id or name.
 func (r *Registry) Get(ctx context.Context, nameOrID string) (api.Host, error) {
-	if !validReference(nameOrID) {
+	if !names.Host(nameOrID) {
 		return api.Host{}, approvals.ErrUnknownHost
 	}
 	return find(ctx, r.cfg.Pool, nameOrID, "")
@@ -182,7 +176,7 @@ func (r *Registry) Get(ctx context.Context, nameOrID string) (api.Host, error) {
 // Hold is Get within a transaction, until the end of which nobody can change or
 // remove the host.
 func (r *Registry) Hold(ctx context.Context, tx pgx.Tx, nameOrID string) (api.Host, error) {
-	if !validReference(nameOrID) {
+	if !names.Host(nameOrID) {
 		return api.Host{}, approvals.ErrUnknownHost
 	}
 	return find(ctx, tx, nameOrID, "FOR SHARE")

@@ -15,7 +15,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/mod/sumdb/note"
 
 	"sallyport/api"
 	"sallyport/approvals"
@@ -24,6 +23,7 @@ import (
 	"sallyport/audit/event"
 	"sallyport/broker/certs"
 	"sallyport/broker/hosts"
+	"sallyport/internal/audittest"
 	"sallyport/internal/clock"
 	"sallyport/internal/ids"
 	"sallyport/internal/pgtest"
@@ -43,28 +43,18 @@ type kit struct {
 func newKit(t *testing.T) *kit {
 	t.Helper()
 	db := pgtest.New(t)
-	signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "test.example.com/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := note.NewSigner(signerKey)
-	if err != nil {
-		t.Fatal(err)
-	}
 	now := clock.NewManual(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
-	log, err := audit.Open(t.Context(), audit.Config{Pool: db.Pool, Signer: signer, VerifierKey: verifierKey, Clock: now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); log.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	log := audittest.Open(t, db.Pool, now)
 	registry, err := hosts.New(hosts.Config{Pool: db.Pool, Log: log, Clock: now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &kit{Registry: registry, t: t, db: db, log: log}
+}
+
+// List is the registry's, of every host.
+func (k *kit) List(ctx context.Context, f hosts.Filter) (api.Page[api.Host], error) {
+	return k.Registry.List(ctx, f, func(h api.Host) (api.Host, bool) { return h, true })
 }
 
 // events are those of the type, oldest first, once that many are sequenced.
@@ -218,12 +208,13 @@ func TestHostsOperatorsOnly(t *testing.T) {
 		t.Errorf("%+v, %v", page, err)
 	}
 
-	// A refusal that cannot be recorded is still a refusal.
+	// Who hangs up is refused and recorded all the same.
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
 	if _, err := k.Register(gone, person(), input("db-2")); !errors.Is(err, hosts.ErrNotOperator) {
 		t.Errorf("error %v, want ErrNotOperator", err)
 	}
+	k.events("access.refused", 7)
 }
 
 func TestHostsInput(t *testing.T) {
@@ -250,6 +241,10 @@ func TestHostsInput(t *testing.T) {
 		{"option", func(in *api.HostInput) { in.Name = "-oProxyCommand=id" }, hosts.ErrName, "name"},
 		{"long", func(in *api.HostInput) { in.Name = strings.Repeat("a", 64) }, hosts.ErrName, "name"},
 		{"an id", func(in *api.HostInput) { in.Name = ids.New(ids.Host) }, hosts.ErrName, "name"},
+		{"another's address", func(in *api.HostInput) { in.Name = "10.0.3.8" }, hosts.ErrName, "name"},
+		{"an address as one number", func(in *api.HostInput) { in.Name = "167773960" }, hosts.ErrName, "name"},
+		{"an address in hexadecimal", func(in *api.HostInput) { in.Name = "0x0a.0x308" }, hosts.ErrName, "name"},
+		{"another letter", func(in *api.HostInput) { in.Name = "d\u044c-1" }, hosts.ErrName, "name"},
 		{"no address", func(in *api.HostInput) { in.Address = "" }, hosts.ErrAddress, "address"},
 		{"option as address", func(in *api.HostInput) { in.Address = "-oProxyCommand=id" }, hosts.ErrAddress, "address"},
 		{"user in address", func(in *api.HostInput) { in.Address = "root@10.0.0.1" }, hosts.ErrAddress, "address"},
@@ -282,16 +277,13 @@ func TestHostsInput(t *testing.T) {
 			t.Errorf("%s: error %v (%+v), want %v", c.name, err, r, c.want)
 		}
 	}
+	named := 0
 	for given, want := range map[string]string{
 		"10.0.3.7:2222": "10.0.3.7:2222", "db-1.example.com": "db-1.example.com:22", "::1": "[::1]:22",
 		"[2001:db8::7]": "[2001:db8::7]:22", "[2001:DB8::7]:2222": "[2001:db8::7]:2222", "::ffff:10.0.0.1": "10.0.0.1:22",
 	} {
-		in := input("a" + strings.Trim(strings.Map(func(r rune) rune {
-			if r == '.' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' {
-				return r
-			}
-			return 'x'
-		}, given), "."))
+		named++
+		in := input(fmt.Sprintf("named-%d", named))
 		in.Address = given
 		if h := k.register(in); h.Address != want {
 			t.Errorf("address %s became %s, want %s", given, h.Address, want)

@@ -3,7 +3,6 @@ package hosts
 import (
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"sallyport/api"
 	"sallyport/broker/certs"
 	"sallyport/internal/ids"
+	"sallyport/internal/names"
 	"sallyport/internal/refusal"
 )
 
@@ -25,7 +25,7 @@ const (
 // Refusals of a host's description.
 var (
 	ErrName = refusal.New(refusal.Invalid, "host-name", "this is not a name for a host",
-		"use 1 to 63 of a-z, 0-9, hyphen and dot, beginning and ending with a letter or digit, and not the form of a host's id").On("name")
+		"use 1 to 63 of a-z, 0-9, hyphen and dot, beginning and ending with a letter or digit, and not the form of a host's id or an IP address").On("name")
 	ErrAddress = refusal.New(refusal.Invalid, "host-address", "this is not an address",
 		"give an IP address or a DNS name, with :port if it is not 22, such as 10.0.3.7:2222 or [2001:db8::7]:22").On("address")
 	ErrLabels = refusal.New(refusal.Invalid, "host-labels", "the labels are not what Kubernetes calls labels",
@@ -34,18 +34,12 @@ var (
 		"name 1 to 64 different logins of the form [a-z_][a-z0-9_-]{0,31}").On("logins")
 )
 
-// namePattern is that of api.HostInput.
-var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
-
 const nameCharacters = "abcdefghijklmnopqrstuvwxyz0123456789.-"
-
-// validReference reports whether the text could name a host at all.
-func validReference(nameOrID string) bool { return namePattern.MatchString(nameOrID) }
 
 // normal checks a description and returns it in the form in which it is kept:
 // address with port, logins sorted, host key without comment.
 func normal(in api.HostInput) (api.HostInput, error) {
-	if !namePattern.MatchString(in.Name) || ids.Valid(ids.Host, in.Name) {
+	if !names.Host(in.Name) || ids.Valid(ids.Host, in.Name) || readsAsAddress(in.Name) {
 		return in, ErrName
 	}
 	address, err := normalAddress(in.Address)
@@ -66,6 +60,15 @@ func normal(in api.HostInput) (api.HostInput, error) {
 		return in, err
 	}
 	return in, nil
+}
+
+// readsAsAddress reports whether programs would take the name for an IPv4 address
+// in one of its many forms: its last part is a number (WHATWG URL section 3.5,
+// "ends in a number"). Such a name could stand for another host's address, in what
+// people ask for and in a host certificate.
+func readsAsAddress(name string) bool {
+	_, err := strconv.ParseUint(name[strings.LastIndex(name, ".")+1:], 0, 64)
+	return err == nil
 }
 
 // normalAddress splits off the port, if there is one, and puts one on.
@@ -112,7 +115,7 @@ func normalLogins(logins []string) ([]string, error) {
 	}
 	sorted := slices.Sorted(slices.Values(logins))
 	for i, login := range sorted {
-		if !certs.ValidLogin(login) {
+		if !names.Login(login) {
 			return nil, ErrLogins.With("%q is not a login", login)
 		}
 		if i > 0 && sorted[i-1] == login {

@@ -57,7 +57,7 @@ func (p *Pages) home(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 		}
 		*part.into, more = p.views(c, list.Items), list.Next
 	}
-	page.MoreWaiting = more != ""
+	page.MoreWaiting = more != "" // of the last part
 	// What ends first is what the person must know first.
 	slices.SortStableFunc(page.Grants, func(a, b requestView) int {
 		if a.EndsAt == nil || b.EndsAt == nil {

@@ -67,7 +67,7 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 	}
 	if before := q.Get("before"); before != "" {
 		if f.Before, err = strconv.ParseInt(before, 10, 64); err != nil || f.Before < 1 {
-			return errBadFilter
+			return audit.ErrFilter
 		}
 	}
 	if f.HostID != "" {
@@ -103,7 +103,7 @@ func filterTime(text string) (time.Time, error) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, errBadFilter.With("%q is not a time", text)
+	return time.Time{}, audit.ErrFilter.With("%q is not a time", text)
 }
 
 // eventPage is one event with its proof.
@@ -166,7 +166,7 @@ func (p *Pages) receipt(w http.ResponseWriter, r *http.Request, c identity.Calle
 func (p *Pages) entry(r *http.Request) (audit.Entry, error) {
 	index, err := strconv.ParseInt(chi.URLParam(r, "index"), 10, 64)
 	if err != nil || index < 0 {
-		return audit.Entry{}, errUnknownEvent
+		return audit.Entry{}, audit.ErrNoEntry
 	}
 	return p.cfg.Log.Entry(r.Context(), index)
 }

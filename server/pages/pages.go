@@ -21,7 +21,6 @@ import (
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
 	"sallyport/audit"
-	"sallyport/audit/event"
 	"sallyport/broker/hosts"
 	"sallyport/internal/clock"
 	"sallyport/server/problem"
@@ -38,6 +37,7 @@ type Approvals interface {
 	Decide(ctx context.Context, c identity.Caller, id string, in api.DecisionInput) (api.Request, error)
 	Cancel(ctx context.Context, c identity.Caller, id string) (api.Request, error)
 	Finish(ctx context.Context, c identity.Caller, id string) (api.Request, error)
+	OnlyAuditors(ctx context.Context, c identity.Caller, action string) error
 }
 
 // Broker is what pages need of the broker.
@@ -52,7 +52,6 @@ type Log interface {
 	Entry(ctx context.Context, index int64) (audit.Entry, error)
 	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
 	Receipt(ctx context.Context, index int64) ([]byte, error)
-	Record(ctx context.Context, events ...event.Event) ([]audit.Entry, error)
 	VerifierKey() string
 }
 
@@ -155,19 +154,13 @@ func toSignIn(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// auditors lets only auditors pass; that somebody else tried is an event.
+// auditors lets only auditors pass.
 func (p *Pages) auditors(h handler) http.HandlerFunc {
 	return p.signedIn(func(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
-		if c.Has(api.Auditor) {
-			return h(w, r, c)
-		}
-		refused := event.New(p.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{}, event.AccessRefused{
-			Action: r.Method + " " + chi.RouteContext(r.Context()).RoutePattern(),
-			Code:   errAuditorsOnly.Code, Reason: errAuditorsOnly.Detail,
-		})
-		if _, err := p.cfg.Log.Record(r.Context(), refused); err != nil {
+		action := r.Method + " " + chi.RouteContext(r.Context()).RoutePattern()
+		if err := p.cfg.Approvals.OnlyAuditors(r.Context(), c, action); err != nil {
 			return err
 		}
-		return errAuditorsOnly
+		return h(w, r, c)
 	})
 }

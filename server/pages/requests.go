@@ -49,7 +49,7 @@ func (p *Pages) requests(w http.ResponseWriter, r *http.Request, c identity.Call
 	}
 	scope, ok := scopes[page.Scope]
 	if !ok || page.State != "" && !slices.Contains(page.States(), api.State(page.State)) {
-		return errBadFilter
+		return approvals.ErrBadFilter
 	}
 	f := approvals.ListFilter{Scope: scope, Cursor: q.Get("cursor")}
 	if page.State != "" {

@@ -33,7 +33,7 @@ var (
 		"nobody is signed in", "sign in with your browser, or run: sally login")
 	ErrRoute = refusal.New(refusal.NotFound, "unknown-address",
 		"there is nothing at this address", "begin at the start page; the calls of the API are listed at /api/v1/openapi.json")
-	ErrText = refusal.New(refusal.Invalid, "bad-text",
+	ErrText = refusal.New(refusal.Invalid, "unstorable-text",
 		"the text has characters that cannot be stored, such as NUL", "leave them out")
 	ErrTooLarge = refusal.New(refusal.TooLarge, "body-too-large",
 		"the body of the request is larger than 64 KiB", "shorten it")
@@ -48,12 +48,14 @@ var (
 		"it took too long", "try again; what was committed before is not lost")
 )
 
-// ErrMethod answers a method that an address does not take.
-var ErrMethod = func() *api.Problem {
-	p := New(http.StatusMethodNotAllowed, "unknown-method", "this address does not take that method")
-	p.Hint = ErrRoute.Hint
-	return p
-}()
+// Problems with statuses that no kind of refusal has.
+var (
+	// ErrMethod answers a method that an address does not take.
+	ErrMethod = New(http.StatusMethodNotAllowed, "unknown-method",
+		"this address does not take that method", "the calls of the API are listed at /api/v1/openapi.json")
+	errInternal = New(http.StatusInternalServerError, "internal",
+		"internal error", "try again; if it stays, give the operator the id of this call")
+)
 
 // statuses is the one table of kinds and HTTP statuses.
 var statuses = map[refusal.Kind]int{
@@ -67,8 +69,8 @@ var statuses = map[refusal.Kind]int{
 	refusal.Unavailable:     http.StatusServiceUnavailable,
 }
 
-// From is the problem that shows err to a caller. It never carries the text of
-// an error that is not a refusal.
+// From is the problem that shows err to a caller, to be read only. It never
+// carries the text of an error that is not a refusal.
 func From(err error) *api.Problem {
 	var p *api.Problem
 	if errors.As(err, &p) {
@@ -76,16 +78,13 @@ func From(err error) *api.Problem {
 	}
 	r := classify(err)
 	if r == nil {
-		p := New(http.StatusInternalServerError, "internal", "internal error")
-		p.Hint = "try again; if it stays, give the operator the id of this call"
-		return p
+		return errInternal
 	}
 	status, ok := statuses[r.Kind]
 	if !ok {
 		status = http.StatusInternalServerError
 	}
-	p = New(status, r.Code, r.Detail)
-	p.Hint = r.Hint
+	p = New(status, r.Code, r.Detail, r.Hint)
 	if r.Field != "" {
 		p.Errors = []api.ProblemField{{Location: r.Field, Message: r.Detail}}
 	}
@@ -93,12 +92,12 @@ func From(err error) *api.Problem {
 }
 
 // New is a problem with its type and title made from the code.
-func New(status int, code, detail string) *api.Problem {
+func New(status int, code, detail, hint string) *api.Problem {
 	title := strings.ReplaceAll(code, "-", " ")
 	if title != "" {
 		title = strings.ToUpper(title[:1]) + title[1:]
 	}
-	return &api.Problem{Type: TypePrefix + code, Title: title, Status: status, Detail: detail, Code: code}
+	return &api.Problem{Type: TypePrefix + code, Title: title, Status: status, Detail: detail, Code: code, Hint: hint}
 }
 
 // classify finds the refusal in err, or the one that fits errors of the things

@@ -48,7 +48,7 @@ func TestWhatSallyportStandsOn(t *testing.T) {
 		"database shuts down":          {&pgconn.PgError{Code: "57P01"}, 503, "database-unavailable"},
 		"too many connections":         {&pgconn.PgError{Code: "53300"}, 503, "database-unavailable"},
 		"connection breaks":            {fmt.Errorf("reading: %w", io.ErrUnexpectedEOF), 503, "database-unavailable"},
-		"NUL in text":                  {&pgconn.PgError{Code: "22021"}, 422, "bad-text"},
+		"NUL in text":                  {&pgconn.PgError{Code: "22021"}, 422, "unstorable-text"},
 		"constraint of ours":           {&pgconn.PgError{Code: "23505"}, 500, "internal"},
 		"took too long":                {context.DeadlineExceeded, 503, "timed-out"},
 		"body too large":               {&http.MaxBytesError{Limit: 1}, 413, "body-too-large"},

@@ -11,8 +11,6 @@ import (
 	"sallyport/api"
 	"sallyport/approvals/identity"
 	"sallyport/audit"
-	"sallyport/audit/event"
-	"sallyport/internal/clock"
 )
 
 type eventIndex struct {
@@ -29,7 +27,7 @@ func (a *API) audit() {
 		OperationID: "getEvent", Method: http.MethodGet, Path: "/audit/events/{index}", Tags: tag,
 		Summary: "One event with the exact bytes of its leaf (auditors)",
 	}, func(ctx context.Context, c identity.Caller, in *eventIndex) (*body[api.Event], error) {
-		if err := a.auditor(ctx, c, "GET /api/v1/audit/events/{index}"); err != nil {
+		if err := a.Approvals.OnlyAuditors(ctx, c, "GET /api/v1/audit/events/{index}"); err != nil {
 			return nil, err
 		}
 		entry, err := a.Log.Entry(ctx, in.Index)
@@ -43,7 +41,7 @@ func (a *API) audit() {
 		Summary:     "Proof that an event is in the log: c2sp.org/tlog-proof (auditors)",
 		Description: "Text that can be verified offline with the log's verifier key, /log/vkey.",
 	}, func(ctx context.Context, c identity.Caller, in *eventIndex) (*textOutput, error) {
-		if err := a.auditor(ctx, c, "GET /api/v1/audit/events/{index}/receipt"); err != nil {
+		if err := a.Approvals.OnlyAuditors(ctx, c, "GET /api/v1/audit/events/{index}/receipt"); err != nil {
 			return nil, err
 		}
 		text, err := a.Log.Receipt(ctx, in.Index)
@@ -68,7 +66,7 @@ type eventsInput struct {
 }
 
 func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput) (*body[api.Page[api.Event]], error) {
-	if err := a.auditor(ctx, c, "GET /api/v1/audit/events"); err != nil {
+	if err := a.Approvals.OnlyAuditors(ctx, c, "GET /api/v1/audit/events"); err != nil {
 		return nil, err
 	}
 	from, err := parseTime("from", in.From)
@@ -103,23 +101,4 @@ func parseTime(name, text string) (time.Time, error) {
 		return time.Time{}, errTime.With("%s=%q is not a time", name, text).On("query." + name)
 	}
 	return t.UTC(), nil
-}
-
-func (a *API) auditor(ctx context.Context, c identity.Caller, action string) error {
-	return RequireAuditor(ctx, a.Log, a.Clock, c, action)
-}
-
-// RequireAuditor refuses callers without the auditor's role and records that
-// they tried. action is the method and the route, without query. A refusal that
-// cannot be recorded stays a refusal: the error is then the log's.
-func RequireAuditor(ctx context.Context, log *audit.Log, clk clock.Clock, c identity.Caller, action string) error {
-	if c.Has(api.Auditor) {
-		return nil
-	}
-	_, err := log.Record(ctx, event.New(clk.Now(), c.Actor(), c.Source, event.Subject{}, event.AccessRefused{
-		Action: action, Code: errAuditorsOnly.Code, Reason: errAuditorsOnly.Detail}))
-	if err != nil {
-		return err
-	}
-	return errAuditorsOnly
 }

@@ -12,13 +12,21 @@ import (
 )
 
 // What this package refuses by itself.
+var errTime = refusal.New(refusal.Invalid, "bad-time",
+	"that is not a time", "write it as RFC 3339: 2026-01-31T15:04:05Z")
+
+// The ways in which huma refuses input.
 var (
-	errDuration = refusal.New(refusal.Invalid, "bad-duration",
-		"that is not a duration", "write it like 90s, 30m or 2h")
-	errTime = refusal.New(refusal.Invalid, "bad-time",
-		"that is not a time", "write it as RFC 3339: 2026-01-31T15:04:05Z")
-	errAuditorsOnly = refusal.New(refusal.Denied, "auditors-only",
-		"only auditors may read the log", "ask an operator to add your group to the auditor role in the policy")
+	malformed = problem.New(http.StatusBadRequest, "malformed-json",
+		"the body is not JSON, or there is none", "send one JSON object; /api/v1/openapi.json describes it")
+	unreadable = problem.New(http.StatusBadRequest, "unreadable-body",
+		"the body could not be read to its end", "send it again")
+	late = problem.New(http.StatusRequestTimeout, "body-timeout",
+		"the body did not arrive in time", "send it again")
+	notJSON = problem.New(http.StatusUnsupportedMediaType, "unsupported-media-type",
+		"the body is not JSON by its Content-Type", "send it with Content-Type: application/json")
+	unfit = problem.New(http.StatusUnprocessableEntity, "invalid-input",
+		"the input does not fit", "/api/v1/openapi.json describes the input")
 )
 
 // answer is a problem in the shape that huma sends errors in.
@@ -48,30 +56,21 @@ func inputProblem(ctx huma.Context, _ string, v any) (any, error) {
 	return problem.Note(ctx.Context(), p), nil
 }
 
-// inputCode gives each way in which huma refuses input its code and hint.
+// inputCode finds which way it is, for a caller who changes it.
 func inputCode(m *huma.ErrorModel) *api.Problem {
-	with := func(code, detail, hint string) *api.Problem {
-		p := problem.New(m.Status, code, detail)
-		p.Hint = hint
-		return p
+	p := map[int]*api.Problem{
+		http.StatusBadRequest:            malformed,
+		http.StatusUnsupportedMediaType:  notJSON,
+		http.StatusRequestEntityTooLarge: problem.From(problem.ErrTooLarge),
+		http.StatusRequestTimeout:        late,
+		http.StatusUnprocessableEntity:   unfit,
+	}[m.Status]
+	if p == nil {
+		// Only a body that breaks off reaches this: handlers' errors never do.
+		p, m.Status, m.Errors = unreadable, unreadable.Status, nil
 	}
-	const see = "/api/v1/openapi.json describes the input"
-	switch m.Status {
-	case http.StatusBadRequest:
-		return with("malformed-json", "the body is not JSON, or there is none", "send one JSON object; "+see)
-	case http.StatusUnsupportedMediaType:
-		return with("unsupported-media-type", "the body is not JSON by its Content-Type", "send it with Content-Type: application/json")
-	case http.StatusRequestEntityTooLarge:
-		return problem.From(problem.ErrTooLarge)
-	case http.StatusRequestTimeout:
-		return with("body-timeout", "the body did not arrive in time", "send it again")
-	case http.StatusUnprocessableEntity:
-		return with("invalid-input", "the input does not fit", see)
-	}
-	// Only a body that breaks off reaches this: handlers' errors never do.
-	m.Status = http.StatusBadRequest
-	m.Errors = nil
-	return with("unreadable-body", "the body could not be read to its end", "send it again")
+	copied := *p
+	return &copied
 }
 
 func fieldText(f api.ProblemField) string {

@@ -2,14 +2,15 @@ package rest
 
 import (
 	"encoding/json"
-	"net/http"
 	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"sallyport/api"
+	"sallyport/approvals"
 	"sallyport/server/problem"
+	"sallyport/server/signin"
 )
 
 const schemaPrefix = "#/components/schemas/"
@@ -36,7 +37,7 @@ func document(cfg Config) *huma.OpenAPI {
 			SecuritySchemes: map[string]*huma.SecurityScheme{
 				"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 					Description: "An access token, as `sally login` gets one"},
-				"cookie": {Type: "apiKey", In: "cookie", Name: cookieName(cfg.URL),
+				"cookie": {Type: "apiKey", In: "cookie", Name: signin.CookieName(cfg.URL),
 					Description: "The sign-in of a browser"},
 			},
 		},
@@ -77,8 +78,7 @@ func jsonResponse(description string, s *huma.Schema) *huma.Response {
 }
 
 func exampleProblem() *api.Problem {
-	p := problem.New(http.StatusForbidden, "own-request", "nobody decides on their own request")
-	p.Hint = "ask one of the other approvers"
+	p := problem.From(approvals.ErrOwnRequest)
 	p.Instance = "urn:sallyport:call-4f8k2m9qhx1z"
 	return p
 }
@@ -107,13 +107,4 @@ func stringIntegers(t reflect.Type, s *huma.Schema) {
 		}
 		p.Type, p.Format, p.Minimum, p.Pattern = huma.TypeString, "", nil, "^-?[0-9]+$"
 	}
-}
-
-// cookieName is the name of the sign-in cookie, which depends on whether the
-// broker is reached by https.
-func cookieName(url string) string {
-	if strings.HasPrefix(url, "https://") {
-		return "__Host-sallyport"
-	}
-	return "sallyport"
 }

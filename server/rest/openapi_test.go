@@ -14,14 +14,13 @@ import (
 	"sallyport/audit"
 	"sallyport/broker"
 	"sallyport/broker/hosts"
-	"sallyport/internal/clock"
 )
 
 // newDescribed is an API that can only describe itself: its rooms are empty.
 func newDescribed(t *testing.T) *API {
 	t.Helper()
 	a, err := New(Config{URL: "https://sallyport.example.com", Version: "v1.2.3", Approvals: &approvals.Service{},
-		Broker: &broker.Broker{}, Hosts: &hosts.Registry{}, Log: &audit.Log{}, Clock: clock.System})
+		Broker: &broker.Broker{}, Hosts: &hosts.Registry{}, Log: &audit.Log{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,11 +157,11 @@ func TestOpenAPISaysHow64BitIntegersAreWritten(t *testing.T) {
 func TestNewRefusesMissingParts(t *testing.T) {
 	t.Parallel()
 	whole := Config{URL: "http://x", Approvals: &approvals.Service{}, Broker: &broker.Broker{},
-		Hosts: &hosts.Registry{}, Log: &audit.Log{}, Clock: clock.System}
+		Hosts: &hosts.Registry{}, Log: &audit.Log{}}
 	for name, without := range map[string]func(*Config){
 		"URL": func(c *Config) { c.URL = "" }, "approvals": func(c *Config) { c.Approvals = nil },
 		"broker": func(c *Config) { c.Broker = nil }, "hosts": func(c *Config) { c.Hosts = nil },
-		"log": func(c *Config) { c.Log = nil }, "clock": func(c *Config) { c.Clock = nil },
+		"log": func(c *Config) { c.Log = nil },
 	} {
 		cfg := whole
 		without(&cfg)

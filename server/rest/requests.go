@@ -163,8 +163,8 @@ func (a *API) await(ctx context.Context, c identity.Caller, id string, known api
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		r, err := a.Approvals.Get(ctx, c, id)
-		if err != nil || r.State != known {
+		state, err := a.Approvals.State(ctx, c, id)
+		if err != nil || state != known {
 			return err
 		}
 		select {

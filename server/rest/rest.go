@@ -18,10 +18,10 @@ import (
 
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/approvals/policy"
 	"sallyport/audit"
 	"sallyport/broker"
 	"sallyport/broker/hosts"
-	"sallyport/internal/clock"
 	"sallyport/server/problem"
 	"sallyport/server/signin"
 )
@@ -43,7 +43,6 @@ type Config struct {
 	Broker    *broker.Broker
 	Hosts     *hosts.Registry
 	Log       *audit.Log
-	Clock     clock.Clock
 	// Closing, once closed, makes long polls answer with what they have, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -65,8 +64,6 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("rest: approvals, broker and hosts must be set")
 	case cfg.Log == nil:
 		return nil, errors.New("rest: no log")
-	case cfg.Clock == nil:
-		return nil, errors.New("rest: no clock")
 	}
 	a := &API{Config: cfg, router: chi.NewMux()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -147,7 +144,7 @@ func parseDuration(name, text string, most time.Duration) (time.Duration, error)
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 || d > most {
-		return 0, errDuration.With("%s=%q is not a duration between 0s and %s", name, text, most).On("query." + name)
+		return 0, policy.ErrBadDuration.With("%s=%q is not a duration between 0s and %s", name, text, most).On("query." + name)
 	}
 	return d, nil
 }

@@ -185,6 +185,7 @@ func TestBadClaims(t *testing.T) {
 		"empty list":              {"groups", []string{}, "", false},
 		"name of the wrong type":  {"name", 1, "-", false},
 		"name with control":       {"name", "Erin\x00\n", "engineers", false},
+		"name that turns around":  {"name", "Erin\u202enimdA\u200b\u2066", "engineers", false},
 		"endless name":            {"name", strings.Repeat("ö", 10_000), "engineers", false},
 		"subject with control":    {"sub", "erin\x00", "-", false},
 		"endless subject":         {"sub", strings.Repeat("x", 256), "-", false},
@@ -207,7 +208,7 @@ func TestBadClaims(t *testing.T) {
 			if got := strings.Join(caller.Groups, " "); got != c.groups {
 				t.Errorf("groups %q, want %q", got, c.groups)
 			}
-			if caller.AuthTime.After(k.clock.Now()) || len(caller.Name) > 255 || strings.ContainsAny(caller.Name, "\x00\n") {
+			if caller.AuthTime.After(k.clock.Now()) || len(caller.Name) > 255 || strings.ContainsAny(caller.Name, "\x00\n\u202e\u200b\u2066") {
 				t.Errorf("signed in as %+v", caller)
 			}
 			if warned := strings.Contains(k.output.String(), "without groups"); warned != c.warns {

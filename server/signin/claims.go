@@ -94,10 +94,12 @@ func groupsOf(raw json.RawMessage) ([]string, error) {
 	return groups, nil
 }
 
-// text makes a name or address storable and short.
+// text makes a name or address storable and short, without what is not seen or
+// turns the text beside it around: approvers go by it. The joiners stay, which
+// names in some scripts are spelled with.
 func text(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if unicode.In(r, unicode.Cc, unicode.Cf) && r != '\u200c' && r != '\u200d' {
 			return -1
 		}
 		return r

@@ -10,6 +10,7 @@ import (
 
 	"sallyport/approvals/identity"
 	"sallyport/internal/refusal"
+	"sallyport/internal/throttle"
 	"sallyport/server/problem"
 	"sallyport/web"
 )
@@ -185,7 +186,7 @@ func (s *Service) device(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Counted before the code is looked at, so that many at once are not more.
-	if !s.codes.allow(in.Person.ID) {
+	if !s.codes.Allow(in.Person.ID) {
 		s.refuse(w, r, identity.ViaDevice, ErrManyCodes)
 		return
 	}
@@ -218,7 +219,7 @@ func (s *Service) device(w http.ResponseWriter, r *http.Request) {
 
 // elsewhere warns of a device in another network: somebody may have sent the code.
 func elsewhere(device, here string) string {
-	if network(device) == network(here) {
+	if throttle.Network(device) == throttle.Network(here) {
 		return ""
 	}
 	if _, err := netip.ParseAddr(device); err != nil {

@@ -2,7 +2,6 @@ package signin_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
@@ -22,13 +21,11 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/jackc/pgx/v5"
-	"golang.org/x/mod/sumdb/note"
 
 	"sallyport/api"
 	"sallyport/approvals/identity"
 	"sallyport/audit"
-	"sallyport/audit/event"
+	"sallyport/internal/audittest"
 	"sallyport/internal/clock"
 	"sallyport/internal/oidctest"
 	"sallyport/internal/pgtest"
@@ -65,16 +62,8 @@ func newKit(t *testing.T, change ...func(*kit)) *kit {
 	k.provider = oidctest.New(t, k.clock)
 	_, k.key, _ = ed25519.GenerateKey(rand.Reader)
 
-	skey, vkey, err := note.GenerateKey(rand.Reader, "example.com/log")
-	must(t, err)
-	signer, err := note.NewSigner(skey)
-	must(t, err)
-	k.log, err = audit.Open(t.Context(), audit.Config{Pool: k.db.Pool, Signer: signer, VerifierKey: vkey, Clock: k.clock})
-	must(t, err)
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { k.log.Run(ctx); close(done) }()
-	t.Cleanup(func() { stop(); <-done })
+	k.log = audittest.Open(t, k.db.Pool, k.clock)
+	var err error
 	k.people, err = identity.New(identity.Config{Pool: k.db.Pool, Log: k.log, Clock: k.clock})
 	must(t, err)
 
@@ -278,16 +267,7 @@ func (a answer) fields() url.Values {
 // events are those of the type that were committed until now, newest first.
 func (k *kit) events(typ string) []string {
 	k.t.Helper()
-	marker := event.New(k.clock.Now(), event.Actor{Kind: event.Broker}, "", event.Subject{}, event.KeysLoaded{})
-	_, err := k.log.Record(k.t.Context(), marker)
-	must(k.t, err)
-	entries, err := k.log.Entries(k.t.Context(), audit.Filter{Type: typ, Limit: 200})
-	must(k.t, err)
-	var leaves []string
-	for _, e := range entries {
-		leaves = append(leaves, string(e.Leaf))
-	}
-	return leaves
+	return audittest.Leaves(k.t, k.log, k.clock.Now(), typ)
 }
 
 // refusedWith fails the test unless the newest refused sign-in has the code.
@@ -297,29 +277,6 @@ func (k *kit) refusedWith(code string) {
 	if len(ev) == 0 || !strings.Contains(ev[0], `"code":"`+code+`"`) {
 		k.t.Errorf("refused sign-ins in the log: %s, want %s", ev, code)
 	}
-}
-
-// dump is every row of the database, as a superuser sees it.
-func (k *kit) dump() string {
-	k.t.Helper()
-	ctx := k.t.Context()
-	conn, err := pgx.Connect(ctx, k.db.AdminURL)
-	must(k.t, err)
-	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, `SELECT format('SELECT t::text FROM %I.%I t', schemaname, tablename) FROM pg_tables
-		WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`)
-	must(k.t, err)
-	selects, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	must(k.t, err)
-	var all strings.Builder
-	for _, sql := range selects {
-		rows, err := conn.Query(ctx, sql)
-		must(k.t, err)
-		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		must(k.t, err)
-		all.WriteString(strings.Join(lines, "\n") + "\n")
-	}
-	return all.String()
 }
 
 // absent fails the test if a secret is in text, as it is or as hex.

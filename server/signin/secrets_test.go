@@ -44,7 +44,7 @@ func TestP11_SecretsStayOutOfDatabaseLogsAndErrors(t *testing.T) {
 	if n := len(k.events("token.reused")); n != 1 {
 		t.Errorf("%d token.reused events", n)
 	}
-	dump := k.dump() // entries, pending events and all
+	dump := k.db.Dump(t) // entries, pending events and all
 	if !strings.Contains(dump, "erin@example.com") || !strings.Contains(dump, "token.reused") {
 		t.Fatal("the dump is not the database")
 	}

@@ -38,6 +38,7 @@ import (
 	"sallyport/approvals/identity"
 	"sallyport/internal/clock"
 	"sallyport/internal/refusal"
+	"sallyport/internal/throttle"
 	"sallyport/server/problem"
 )
 
@@ -82,10 +83,10 @@ type Service struct {
 	cookies  *scs.SessionManager
 	tokens   *accessTokens
 	// codes bounds how many device codes a person may try: they are short.
-	codes *throttle
+	codes *throttle.Throttle
 	// refused and refusedAll bound how many refusals become events, from one
 	// address and from all, so that garbage cannot fill the log.
-	refused, refusedAll *throttle
+	refused, refusedAll *throttle.Throttle
 }
 
 // New returns the service. The provider need not be there: it is looked for now,
@@ -111,11 +112,11 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg:        cfg,
 		provider:   newProvider(cfg),
 		tokens:     newAccessTokens(cfg.URL, cfg.TokenKey, cfg.Clock),
-		codes:      newThrottle(cfg.Clock, rate.Every(30*time.Second), 20),
-		refused:    newThrottle(cfg.Clock, rate.Every(10*time.Second), 10),
-		refusedAll: newThrottle(cfg.Clock, rate.Every(time.Second), 100),
+		codes:      throttle.New(cfg.Clock, rate.Every(30*time.Second), 20),
+		refused:    throttle.New(cfg.Clock, rate.Every(10*time.Second), 10),
+		refusedAll: throttle.New(cfg.Clock, rate.Every(time.Second), 100),
 	}
-	s.cookies = newCookies(cfg, u.Scheme == "https")
+	s.cookies = newCookies(cfg)
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if _, err := s.provider.discover(ctx); err != nil {
@@ -124,7 +125,21 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-func newCookies(cfg Config, https bool) *scs.SessionManager {
+// CookieName is the name of the sign-in cookie of the broker at the URL. With
+// https the browser itself binds the cookie to the host (RFC 6265bis section 4.1.3.2).
+func CookieName(brokerURL string) string {
+	if secure(brokerURL) {
+		return "__Host-sallyport"
+	}
+	return "sallyport"
+}
+
+func secure(brokerURL string) bool {
+	u, err := url.Parse(brokerURL)
+	return err == nil && u.Scheme == "https"
+}
+
+func newCookies(cfg Config) *scs.SessionManager {
 	m := scs.New()
 	// Whether a sign-in lives is decided by its row (identity.Store.Resume), to
 	// which the cookie only leads. This is how long the way there is kept. There is
@@ -134,13 +149,10 @@ func newCookies(cfg Config, https bool) *scs.SessionManager {
 	m.Store = pgxstore.NewWithCleanupInterval(cfg.Pool, 0) // identity.Store.Sweep does it
 	m.HashTokenInStore = true
 	m.ErrorFunc = problem.Write
-	m.Cookie.Name = "sallyport"
+	m.Cookie.Name = CookieName(cfg.URL)
 	m.Cookie.HttpOnly = true
 	m.Cookie.SameSite = http.SameSiteLaxMode
-	if https {
-		m.Cookie.Name = "__Host-sallyport" // RFC 6265bis section 4.1.3.2
-		m.Cookie.Secure = true
-	}
+	m.Cookie.Secure = secure(cfg.URL)
 	return m
 }
 
@@ -290,7 +302,7 @@ func (s *Service) record(r *http.Request, via string, err error) {
 		}
 	}
 	ctx := context.WithoutCancel(r.Context()) // who hangs up is recorded too
-	if !s.refused.allow(network(source(r))) || !s.refusedAll.allow("") {
+	if !s.refused.Allow(throttle.Network(source(r))) || !s.refusedAll.Allow("") {
 		s.cfg.Logger.WarnContext(ctx, "sign-in refused; too many to record all", "source", source(r), "code", why.Code)
 		return
 	}

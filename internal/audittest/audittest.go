@@ -1,0 +1,81 @@
+// Package audittest has a running log for the tests of the rooms above it.
+package audittest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/mod/sumdb/note"
+
+	"sallyport/audit"
+	"sallyport/audit/event"
+	"sallyport/internal/clock"
+)
+
+// Key is a log's key.
+type Key struct {
+	Signer   note.Signer
+	Verifier string // in note format
+}
+
+// NewKey makes the key of a new log.
+func NewKey(t testing.TB) Key {
+	t.Helper()
+	signing, verifying, err := note.GenerateKey(rand.Reader, "sallyport.example.com/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(signing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Key{signer, verifying}
+}
+
+// Open begins a log with a key of its own, which is sequenced until the test ends.
+func Open(t testing.TB, pool *pgxpool.Pool, c clock.Clock) *audit.Log {
+	t.Helper()
+	key := NewKey(t)
+	log, err := audit.Open(t.Context(), audit.Config{Pool: pool, Signer: key.Signer, VerifierKey: key.Verifier, Clock: c})
+	if err != nil {
+		t.Fatalf("opening the log: %v", err)
+	}
+	Run(t, log.Run)
+	return log
+}
+
+// Run keeps something running until the test ends, which fails if it gives up.
+func Run(t testing.TB, run func(context.Context) error) {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("running: %v", err)
+		}
+	}()
+	t.Cleanup(func() { stop(); <-done })
+}
+
+// Leaves are the events of a type that were committed until now, newest first,
+// as they stand in the log. An event more, at the time now, marks the end.
+func Leaves(t testing.TB, log *audit.Log, now time.Time, eventType string) []string {
+	t.Helper()
+	marker := event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{}, event.KeysLoaded{})
+	if _, err := log.Record(t.Context(), marker); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := log.Entries(t.Context(), audit.Filter{Type: eventType, Limit: 200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := make([]string, len(entries))
+	for i, e := range entries {
+		leaves[i] = string(e.Leaf)
+	}
+	return leaves
+}
