@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -138,5 +139,29 @@ func TestSecretFromFile(t *testing.T) {
 	set["oidc-client-secret"] = "other"
 	if _, err := set.secret("oidc-client-secret"); err == nil {
 		t.Error("two secrets were accepted")
+	}
+}
+
+// A variable in the files for containers that no option has would be ignored.
+func TestContainersSetOptionsThatExist(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{"SALLYPORT_ADMIN_URL": true, "SALLYPORT_DATABASE_PASSWORD": true}
+	for _, o := range options {
+		known[variable(o.name)] = true
+	}
+	for _, name := range []string{"compose.yaml", "Dockerfile"} {
+		text, err := os.ReadFile("../../" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(`SALLYPORT_[A-Z_]+`).FindAllString(string(text), -1)
+		if len(found) == 0 {
+			t.Errorf("%s sets nothing", name)
+		}
+		for _, v := range found {
+			if !known[v] {
+				t.Errorf("%s sets %s, which nothing reads", name, v)
+			}
+		}
 	}
 }

@@ -73,18 +73,26 @@ type house struct {
 	t        testing.TB
 	db       *pgtest.DB
 	provider *dex.Provider
+	dir      string // of what follows, and of each broker's state
 	keys     string
 	URL      string // of the first broker
 	policy   string // file
 	hosts    map[string]*sshd.Host
+	first    *child.Process // the first broker
+	said     lockedBuffer   // by all brokers
 }
 
 // newHouse starts everything but hosts.
 func newHouse(t testing.TB, policy string) *house {
 	t.Helper()
-	h := &house{t: t, db: pgtest.New(t), hosts: map[string]*sshd.Host{}}
-	dir := t.TempDir()
-	h.keys, h.policy = filepath.Join(dir, "keys"), filepath.Join(dir, "policy.yaml")
+	return newHouseOn(t, policy, pgtest.New(t))
+}
+
+// newHouseOn is newHouse on a database of the test's own.
+func newHouseOn(t testing.TB, policy string, db *pgtest.DB) *house {
+	t.Helper()
+	h := &house{t: t, db: db, dir: t.TempDir(), hosts: map[string]*sshd.Host{}}
+	h.keys, h.policy = filepath.Join(h.dir, "keys"), filepath.Join(h.dir, "policy.yaml")
 	if err := os.WriteFile(h.policy, []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -97,23 +105,24 @@ func newHouse(t testing.TB, policy string) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.provider.Stop)
-	h.serve(addr)
+	h.first = h.serve(addr)
 	return h
 }
 
-// serve starts a broker on the address, and waits until it is ready.
+// serve starts a broker on the address, with the state that one there left
+// behind, and waits until it is ready.
 func (h *house) serve(addr string) *child.Process {
 	h.t.Helper()
 	cmd := exec.Command(programs.sallyportd, "serve")
 	cmd.Env = append(os.Environ(),
 		"SALLYPORT_LISTEN="+addr, "SALLYPORT_URL="+h.URL, "SALLYPORT_DATABASE_URL="+h.db.URL,
-		"SALLYPORT_KEYS_DIR="+h.keys, "SALLYPORT_POLICY="+h.policy, "SALLYPORT_STATE_DIR="+h.t.TempDir(),
+		"SALLYPORT_KEYS_DIR="+h.keys, "SALLYPORT_POLICY="+h.policy, "SALLYPORT_STATE_DIR="+filepath.Join(h.dir, "state "+addr),
 		"SALLYPORT_OIDC_ISSUER="+h.provider.Issuer(), "SALLYPORT_OIDC_CLIENT_ID="+dex.ClientID,
 		"SALLYPORT_OIDC_CLIENT_SECRET="+dex.ClientSecret)
 	out, in := io.Pipe()
 	cmd.Stdout = in
 	var said lockedBuffer
-	cmd.Stderr = &said
+	cmd.Stderr = io.MultiWriter(&said, &h.said)
 	p, err := child.Start(cmd, syscall.SIGKILL)
 	if err != nil {
 		h.t.Fatal(err)

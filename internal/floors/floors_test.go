@@ -24,7 +24,7 @@ var floors = []string{
 	// What only the tests and the demo need, out of reach of all below.
 	"internal/e2e internal/floors",
 	"internal/demo",
-	"internal/pgtest",
+	"internal/pgtest internal/audittest",
 	"internal/postgres internal/dex internal/sshd internal/browser internal/oidctest",
 	"internal/child",
 	// People's and hosts' programs.
@@ -52,7 +52,8 @@ var floors = []string{
 	"audit/event",
 	"web migrations",
 	"api",
-	"internal/refusal internal/clock internal/ids",
+	"internal/throttle",
+	"internal/refusal internal/clock internal/ids internal/names",
 }
 
 func TestImportsGoDown(t *testing.T) {
@@ -102,7 +103,7 @@ func TestTheAPIIsALeaf(t *testing.T) {
 
 // Who talks to the database; everybody else asks them.
 var database = []string{"audit", "approvals", "approvals/identity", "broker", "broker/hosts", "evidence", "migrations",
-	"server", "server/signin", "cmd/sallyportd", "internal/demo", "internal/postgres", "internal/pgtest", "internal/e2e"}
+	"server", "server/signin", "cmd/sallyportd", "internal/demo", "internal/postgres", "internal/pgtest", "internal/audittest", "internal/e2e"}
 
 func TestOnlyTheRoomsHaveSQL(t *testing.T) {
 	t.Parallel()

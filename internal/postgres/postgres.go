@@ -111,14 +111,18 @@ func (c *Cluster) init(ctx context.Context, cred *syscall.Credential) error {
 	return nil
 }
 
-// launch starts the server. Between choosing a free port and the server's
-// taking it another process may be faster; then the next port is tried.
+// launch starts the server, on the port that it had before if it had one.
+// Between choosing a free port and the server's taking it another process may be
+// faster; then the next port is tried.
 func (c *Cluster) launch(ctx context.Context, cred *syscall.Credential) error {
 	var last error
-	for range 5 {
-		port, err := freePort()
-		if err != nil {
-			return err
+	for attempt := range 5 {
+		port := c.Port
+		if port == 0 || attempt > 0 {
+			var err error
+			if port, err = freePort(); err != nil {
+				return err
+			}
 		}
 		c.Port = port
 		args := []string{"-D", c.dir, "-p", strconv.Itoa(port),
@@ -134,6 +138,7 @@ func (c *Cluster) launch(ctx context.Context, cred *syscall.Credential) error {
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 		// SIGINT asks for a fast shutdown.
+		var err error
 		if c.server, err = child.Start(cmd, syscall.SIGINT); err != nil {
 			return fmt.Errorf("starting postgres: %w", err)
 		}
@@ -184,7 +189,8 @@ func (c *Cluster) Kill() {
 	c.kill(syscall.SIGKILL)
 }
 
-// Restart starts a killed server on the same data. The port may be another one.
+// Restart starts a killed server on the same data, and on the same port unless
+// somebody has taken it meanwhile.
 func (c *Cluster) Restart(ctx context.Context) error {
 	cred, err := serverCredential()
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"sallyport/internal/child"
+	"sallyport/internal/names"
 	"sallyport/internal/refusal"
 )
 
@@ -65,10 +66,8 @@ type Host struct {
 	process *child.Process
 }
 
-var (
-	validName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	validLogin = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-)
+// validName is a host's own name to its kernel.
+var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 func (cfg Config) check() error {
 	switch {
@@ -83,7 +82,7 @@ func (cfg Config) check() error {
 	}
 	known := map[string]bool{}
 	for _, login := range cfg.Logins {
-		if !validLogin.MatchString(login) || known[login] {
+		if !names.Login(login) || known[login] {
 			return fmt.Errorf("%q is not a login, or there twice", login)
 		}
 		known[login] = true
