@@ -259,7 +259,7 @@ type Event struct {
 	Host     string         `json:"host_id,omitempty"`
 	Person   string         `json:"person_id,omitempty"`
 	Summary  string         `json:"summary" doc:"One line for people"`
-	Data     map[string]any `json:"data,omitempty" doc:"The event's own fields; see docs/events"`
+	Data     map[string]any `json:"data,omitempty" doc:"The event's own fields, which differ by type"`
 	Leaf     []byte         `json:"leaf,omitempty" doc:"The exact bytes in the log, base64; only when one event is asked for"`
 	LeafHash string         `json:"leaf_hash,omitempty" doc:"RFC 6962 leaf hash, hex"`
 }

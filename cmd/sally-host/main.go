@@ -17,7 +17,7 @@ on the host, as root:
  1. Trust the broker's CA, and nothing else:
 
       mkdir -p /etc/ssh/sallyport/principals
-      curl -fsS https://YOUR-BROKER/ssh/ca.pub > /etc/ssh/sallyport/ca.pub
+      curl -fsS https://YOUR-BROKER/ssh/ca.pub > /etc/ssh/sallyport/user_ca.pub
 
  2. For every login that may be asked for, name the one principal that opens it,
     in a file that only root can write. HOST-ID is what sally hosts shows:
@@ -27,7 +27,7 @@ on the host, as root:
  3. Put the host's certificate, which the operator gets from the broker, beside
     its key, and these lines at the top of /etc/ssh/sshd_config:
 
-      TrustedUserCAKeys /etc/ssh/sallyport/ca.pub
+      TrustedUserCAKeys /etc/ssh/sallyport/user_ca.pub
       AuthorizedPrincipalsFile /etc/ssh/sallyport/principals/%u
       AuthorizedKeysFile none
       AuthenticationMethods publickey

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -112,5 +113,33 @@ func TestHelpDocumentsEveryOption(t *testing.T) {
 	}
 	if os.Getenv("SALLYPORT_OIDC_CLIENT_SECRET") != "" {
 		t.Fatal("the test needs an environment without SALLYPORT_*")
+	}
+}
+
+// TestOperatingDocumentsEveryOption reads the table for people who run a broker.
+func TestOperatingDocumentsEveryOption(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{} // by option
+	for _, line := range strings.Split(string(page), "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		for _, name := range regexp.MustCompile("`--([a-z-]+)`").FindAllStringSubmatch(cells[1], -1) {
+			rows[name[1]] = cells[2]
+		}
+	}
+	for _, o := range options {
+		cell, ok := rows[o.name]
+		if delete(rows, o.name); !ok || o.standard != "" && !strings.Contains(cell, "`"+o.standard+"`") {
+			t.Errorf("docs/operating.md has --%s with default %q, want %q", o.name, cell, o.standard)
+		}
+	}
+	if delete(rows, "config"); len(rows) > 0 {
+		t.Errorf("docs/operating.md has options that there are not: %v", rows)
 	}
 }

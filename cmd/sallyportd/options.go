@@ -37,7 +37,7 @@ var options = []option{
 	{"tls-cert", "", "Certificate file (PEM) to serve https with. Empty: plain http, for a proxy on the same machine."},
 	{"tls-key", "", "Private key file (PEM) of tls-cert."},
 	{"trusted-proxies", "", "Addresses or networks of proxies, separated by commas, such as 10.0.0.5,10.1.0.0/16.\n" +
-		"Trusts: these to say in X-Forwarded-For where a call comes from, which is logged and may be bound into certificates."},
+		"Trusts: these to say in X-Forwarded-For where a call comes from, which is logged and counts for the limit on sign-ins."},
 	{"signin-idle", "1h", "A browser's sign-in ends when unused for so long."},
 	{"signin-lifetime", "12h", "Every sign-in ends after so long, used or not. Then the provider is asked again."},
 	{"log-format", "text", "Format of the process's own log on standard error: text or json."},

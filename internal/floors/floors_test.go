@@ -22,7 +22,7 @@ const module = "sallyport"
 var floors = []string{
 	"cmd/sallyportd",
 	// What only the tests and the demo need, out of reach of all below.
-	"internal/e2e internal/floors",
+	"internal/e2e internal/floors internal/docs",
 	"internal/demo",
 	"internal/pgtest internal/audittest",
 	"internal/postgres internal/dex internal/sshd internal/browser internal/oidctest",

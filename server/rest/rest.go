@@ -144,7 +144,8 @@ func parseDuration(name, text string, most time.Duration) (time.Duration, error)
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 || d > most {
-		return 0, policy.ErrBadDuration.With("%s=%q is not a duration between 0s and %s", name, text, most).On("query." + name)
+		return 0, policy.ErrBadDuration.With("%s=%q is not a duration between 0s and %s", name, text, most).
+			Hinting("write it like 30s, at most %s", most).On("query." + name)
 	}
 	return d, nil
 }
