@@ -81,10 +81,11 @@ func letSallyIn(ctx context.Context, person, start string) error {
 var (
 	hrefBack = regexp.MustCompile(`href="(http://127\.0\.0\.1:\d+/callback\?[^"]*)"`)
 	formTag  = regexp.MustCompile(`(?s)<form method="post" action="(/oauth/authorize|/device)">(.*?)</form>`)
-	inputTag = regexp.MustCompile(`<input[^>]*\bname="([^"]*)"[^>]*\bvalue="([^"]*)"`)
+	inputTag = regexp.MustCompile(`<(?:input|button)[^>]*\bname="([^"]*)"[^>]*\bvalue="([^"]*)"`)
 )
 
-// form finds the consent or device form of a page, filled in as it came.
+// form finds the consent or device form of a page, filled in as it came; of its
+// buttons the first is pressed.
 func form(page string) (action string, fields url.Values, ok bool) {
 	m := formTag.FindStringSubmatch(page)
 	if m == nil {
@@ -92,7 +93,9 @@ func form(page string) (action string, fields url.Values, ok bool) {
 	}
 	fields = url.Values{}
 	for _, in := range inputTag.FindAllStringSubmatch(m[2], -1) {
-		fields.Set(html.UnescapeString(in[1]), html.UnescapeString(in[2]))
+		if name := html.UnescapeString(in[1]); !fields.Has(name) {
+			fields.Set(name, html.UnescapeString(in[2]))
+		}
 	}
 	return m[1], fields, true
 }

@@ -92,6 +92,7 @@ func (e *terminal) loginByDevice(person string, secrets map[string]string) {
 		}
 		secrets["user code"] = m[1]
 		if err := letSallyIn(e.t.Context(), person, m[0]); err != nil {
+			cmd.Process.Kill()
 			e.t.Errorf("entering the code: %v", err)
 		}
 	}
