@@ -32,7 +32,8 @@ check:
 
 bench:
 	@scripts/install-deps test
-	go test -run '^$$' -bench . -benchtime 5s ./audit ./broker
+	@$(DEX) >/dev/null
+	go test -run '^$$' -bench . -benchtime 5x ./internal/e2e
 
 clean:
 	rm -rf bin .demo

@@ -54,16 +54,14 @@ func (s *Service) requests(ctx context.Context, db querier, sql string, args ...
 	for i, r := range list {
 		keys[i] = r.id
 	}
-	if rows, err = db.Query(ctx, selectDecisions, keys); err != nil {
+	if rows, err = db.Query(ctx, selectDecisions+`ANY($1) ORDER BY request_id, position`, keys); err != nil {
 		return nil, fmt.Errorf("reading decisions: %w", err)
 	}
 	return list, addDecisions(rows, list)
 }
 
-// selectDecisions is what addDecisions reads: the decisions on the requests.
-const selectDecisions = `
-	SELECT request_id, id, statement, statement_hash
-	FROM decisions WHERE request_id = ANY($1) ORDER BY request_id, position`
+// selectDecisions is what addDecisions reads, but for the request and the order.
+const selectDecisions = `SELECT request_id, id, statement, statement_hash FROM decisions WHERE request_id = `
 
 func addDecisions(rows pgx.Rows, list []*request) error {
 	byID := make(map[string]*request, len(list))
@@ -115,7 +113,8 @@ func (s *Service) one(ctx context.Context, db querier, sql, id string) (*request
 		list, err = pgx.CollectRows(rows, scanRequest)
 		return err
 	})
-	batch.Queue(selectDecisions, []string{id}).Query(func(rows pgx.Rows) error { return addDecisions(rows, list) })
+	// Not ANY, which PostgreSQL would plan anew each time.
+	batch.Queue(selectDecisions+`$1 ORDER BY position`, id).Query(func(rows pgx.Rows) error { return addDecisions(rows, list) })
 	if err := db.SendBatch(ctx, &batch).Close(); err != nil {
 		return nil, fmt.Errorf("reading request %s: %w", id, err)
 	}
