@@ -3,10 +3,11 @@
 # make test     run every test, as CI does
 # make check    formatting, vet, staticcheck, modules, imports, no skipped test
 # make bench    how fast it is, with PostgreSQL's fsync on
+# make pictures take the README's pictures anew
 # make clean    remove what the others made
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check bench clean dex
+.PHONY: build demo test check bench pictures clean
 
 # Dex is built at the version in tools/go.mod and kept in Go's cache. The
 # settings are those of internal/dex, so that both find the same program.
@@ -34,6 +35,11 @@ bench:
 	@scripts/install-deps test
 	@$(DEX) >/dev/null
 	go test -run '^$$' -bench . -benchtime 5x ./internal/e2e
+
+pictures:
+	@scripts/install-deps test
+	@$(DEX) >/dev/null
+	SALLYPORT_PICTURES=$(CURDIR)/docs/images go test -count=1 -run TestIncident ./internal/e2e
 
 clean:
 	rm -rf bin .demo

@@ -71,14 +71,15 @@ func (s *sally) cert(ctx context.Context, what string, a ask, out string) error 
 	if err != nil {
 		return err
 	}
-	w, err := writeFiles(or(out, target(r)), r, certificate, files, key.InAgent)
+	out = or(out, target(r))
+	w, err := writeFiles(out, r, certificate, files, key.InAgent)
 	if err != nil {
 		return err
 	}
 	if s.output == "json" {
 		return s.json(w)
 	}
-	s.out.Line("%s  certificate %d for %s, good until %s", w.Folder, certificate.Serial, certificate.Principal,
+	s.out.Line("%s  certificate %d for %s, good until %s", out, certificate.Serial, certificate.Principal,
 		s.moment(&certificate.ValidBefore))
 	s.out.Line("log in with:  %s", w.Command)
 	if key.InAgent {
@@ -143,7 +144,8 @@ func writeFiles(out string, r api.Request, c api.Certificate, from grantkey.File
 	}
 	return written{
 		Folder: folder, Identity: to.Identity, SSHConfig: config, Certificate: c,
-		Command: "ssh -F " + shellWord(config) + " " + r.Host,
+		// As the person named the folder: that is what they can read and paste.
+		Command: "ssh -F " + shellWord(filepath.Join(out, "ssh_config")) + " " + r.Host,
 	}, nil
 }
 
