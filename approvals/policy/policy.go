@@ -22,10 +22,16 @@
 //	    approve_within: 1h
 //	    reason: {required: true, min_length: 10}
 //	    ticket: {required: true, pattern: 'INC-[0-9]+', message: an incident, such as INC-1234}
+//	tests:                            # run whenever the document is read
+//	  - name: nobody is root
+//	    groups: [engineers]
+//	    host: {class: database, env: prod}
+//	    login: root
+//	    expect: {refused: true}
 //
 // Group names and logins are exact; where is Kubernetes label-selector syntax,
 // or "*" for every host. Unknown keys, duplicate keys and values outside their
-// limits are refused with line and column.
+// limits are refused with line and column. Schema describes every key.
 package policy
 
 import (
@@ -48,11 +54,22 @@ const (
 	MaxStages              = 10
 	MaxSlots               = 10 // in one stage
 	MaxCount               = 20 // people in one slot
+	MaxSourceAddresses     = 100
+	MaxACRValues           = 10
+	MaxTimes               = 50 // stretches of a schedule
+	MaxExtensions          = 20
+	MaxEscalations         = 10
+	MaxTests               = 10_000
+	MaxMinLength           = 500 // of a text, in characters
 	MaxDuration            = 7 * 24 * time.Hour
 	MaxApproveWithin       = 30 * 24 * time.Hour
 	MinCertificateLifetime = time.Second
 	MaxCertificateLifetime = time.Hour
 	MinDuration            = time.Second
+	MinSignInAge           = time.Minute // less would sign people out between two clicks
+	MaxSignInAge           = 30 * 24 * time.Hour
+	MinReviewWithin        = time.Minute
+	MaxReviewWithin        = 30 * 24 * time.Hour
 )
 
 // What a rule that is silent gives.
@@ -60,6 +77,7 @@ const (
 	DefaultDuration            = 30 * time.Minute
 	DefaultApproveWithin       = time.Hour
 	DefaultCertificateLifetime = 5 * time.Minute
+	DefaultReviewWithin        = 24 * time.Hour
 )
 
 // Refusals of an ask by the policy.
@@ -87,6 +105,8 @@ type Policy struct {
 
 	Roles map[api.Role][]string // groups per role
 	Rules []Rule
+
+	index index // of Rules
 }
 
 // Rule says who may ask for which logins on which hosts, and on what terms. The
@@ -105,11 +125,86 @@ type Rule struct {
 
 	CertificateLifetime time.Duration
 	SourceAddress       []string // CIDRs that certificates are good from; empty: any
+	NoPTY               bool     // certificates without permit-pty
+	Forwarding          []Forwarding
+	KeyTypes            []string // SSH key types that may be certified; empty: all that are strong
+	VerifyRequired      bool     // the security key must verify its person; only with sk- key types
+	SingleUse           bool     // one certificate, and no other
+	// MaxSignInAge is how long ago the provider may have vouched for the requester
+	// at each certificate; 0: as long as sign-ins last.
+	MaxSignInAge time.Duration
 
+	// Automatic approves at once, with nobody asked: always, or During the
+	// schedule if there is one, and outside of it by Stages.
 	Automatic bool
+	During    *Schedule
 	Stages    []Stage
 	Reason    Text
 	Ticket    Text
+
+	Assurance Assurance
+	MaxAge    time.Duration // of the approver's authentication, with Provider; 0: the provider's own idea
+	ACRValues []string      // one of which the provider must state, with Provider; empty: any
+
+	Extend    Extend
+	Emergency *Emergency    // nil: no emergencies
+	Remind    time.Duration // approvers are reminded so long before a request expires; 0: never
+	Escalate  []Escalation  // further groups that are told, in order, while nobody decides
+}
+
+// Forwarding is a kind of forwarding that a certificate may allow.
+type Forwarding string
+
+// The kinds of forwarding, by sshd's names for them.
+const (
+	AgentForwarding Forwarding = "agent" // permit-agent-forwarding
+	PortForwarding  Forwarding = "port"  // permit-port-forwarding
+	X11Forwarding   Forwarding = "x11"   // permit-X11-forwarding
+)
+
+// Assurance is what proves a decision.
+type Assurance string
+
+const (
+	// Session is the broker's own word, with what it knows of the sign-in.
+	Session Assurance = "session"
+	// Provider is the provider's signature over the decision: an ID token whose
+	// nonce is the hash of the statement. It is what a rule that is silent has.
+	Provider Assurance = "provider"
+)
+
+// Schedule is a set of times of the week.
+type Schedule struct {
+	Zone  *time.Location
+	Times []Hours
+}
+
+// Hours are a stretch of some days; To is excluded, and after From.
+type Hours struct {
+	Days     []time.Weekday
+	From, To time.Duration // since midnight, by the clock on the wall of the zone
+}
+
+// Extend says how often and how a grant may be followed by another without a gap.
+type Extend struct {
+	Times     int // 0: never
+	By        time.Duration
+	Automatic bool // with nobody asked; otherwise by the rule's stages again
+}
+
+// Emergency says who may open the door before anybody has approved.
+type Emergency struct {
+	Groups                       []string // members of any of these, who also fit the rule
+	MaxDuration, DefaultDuration time.Duration
+	Tell                         []string // groups that are told besides the rule's approvers
+	ReviewBy                     []string // members of any of these may review, if independent
+	ReviewWithin                 time.Duration
+}
+
+// Escalation is a group of people to tell when a request has waited so long.
+type Escalation struct {
+	After  time.Duration
+	Groups []string
 }
 
 // Stage is passed when all its slots are filled; stages are passed in order.
@@ -130,40 +225,6 @@ func (p *Policy) RolesOf(groups []string) []api.Role {
 		}
 	}
 	return roles
-}
-
-// Match returns the rule that decides on an ask, or ErrNoRule. A rule fits if
-//
-//  1. the asker is a member of one of its groups,
-//  2. its selector matches the host's labels,
-//  3. the login is in its list;
-//
-// of those that fit, the first in the document decides.
-func (p *Policy) Match(groups []string, hostLabels map[string]string, login string) (*Rule, error) {
-	for i := range p.Rules {
-		r := &p.Rules[i]
-		if slices.Contains(r.Logins, login) && overlap(r.Groups, groups) && r.Where.Matches(labels.Set(hostLabels)) {
-			return r, nil
-		}
-	}
-	return nil, ErrNoRule
-}
-
-// LoginRule is a login that may be asked for, and the rule that would decide.
-type LoginRule struct {
-	Login string
-	Rule  *Rule
-}
-
-// Logins are those of a host's logins that members of the groups may ask for.
-func (p *Policy) Logins(groups []string, hostLabels map[string]string, hostLogins []string) []LoginRule {
-	var out []LoginRule
-	for _, login := range hostLogins {
-		if r, err := p.Match(groups, hostLabels, login); err == nil {
-			out = append(out, LoginRule{Login: login, Rule: r})
-		}
-	}
-	return out
 }
 
 // CheckDuration returns the duration to grant for the one asked for; 0 asks for

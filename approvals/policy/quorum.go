@@ -1,12 +1,16 @@
 package policy
 
-import "slices"
-
 // Approval is one person's approval, with their groups when they gave it.
 type Approval struct {
 	PersonID string
 	Groups   []string
+	// Also are others who stand behind it, such as the one whom the person decides
+	// for: none of them can stand behind another.
+	Also []string
 }
+
+// people are all who stand behind the approval.
+func (a Approval) people() []string { return append([]string{a.PersonID}, a.Also...) }
 
 // Progress says how far approvals have come.
 type Progress struct {
@@ -24,7 +28,8 @@ type Progress struct {
 //
 //  1. Stages are passed in order; an approval counts for the stage that was
 //     current when it was given.
-//  2. A person fills one place only, however many groups they are in (P5).
+//  2. A person fills one place only, however many groups they are in, and neither
+//     does anybody else stand behind two approvals that fill one (P5).
 //  3. Within a stage people are placed so that as many slots as possible fill:
 //     who fits two slots makes way when another fits only one of them.
 //  4. A slot without groups is filled by nobody.
@@ -52,7 +57,7 @@ func MayFill(stages []Stage, approvals []Approval, a Approval) bool {
 type quorum struct {
 	stages []Stage
 	stage  int          // current, from 0
-	seen   []string     // people who are placed
+	seen   []string     // people who stand behind what is placed
 	placed [][]Approval // people per slot of the current stage
 	filled [][]int
 }
@@ -77,13 +82,13 @@ func (q *quorum) enter(stage int) {
 
 // add places the approval and reports whether it filled a place.
 func (q *quorum) add(a Approval) bool {
-	if q.stage >= len(q.stages) || slices.Contains(q.seen, a.PersonID) {
+	if q.stage >= len(q.stages) || overlap(q.seen, a.people()) {
 		return false
 	}
 	if !q.place(a, make([]bool, len(q.placed))) {
 		return false
 	}
-	q.seen = append(q.seen, a.PersonID)
+	q.seen = append(q.seen, a.people()...)
 	full := len(q.placed) > 0
 	for i, people := range q.placed {
 		q.filled[q.stage][i] = len(people)

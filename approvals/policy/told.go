@@ -1,0 +1,31 @@
+package policy
+
+import "slices"
+
+// Told are the groups whose members are told of something, each once, in the order
+// of the document.
+func (p *Policy) Told() []string {
+	var out []string
+	add := func(groups []string) {
+		for _, g := range groups {
+			if !slices.Contains(out, g) {
+				out = append(out, g)
+			}
+		}
+	}
+	for _, r := range p.Rules {
+		for _, stage := range r.Stages {
+			for _, slot := range stage.Slots {
+				add(slot.Groups)
+			}
+		}
+		for _, e := range r.Escalate {
+			add(e.Groups)
+		}
+		if r.Emergency != nil {
+			add(r.Emergency.Tell)
+			add(r.Emergency.ReviewBy)
+		}
+	}
+	return out
+}
