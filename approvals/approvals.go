@@ -18,15 +18,17 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 
 	"sallyport/approvals/identity"
+	"sallyport/approvals/notify"
 	"sallyport/approvals/policy"
 	"sallyport/audit"
-	"sallyport/audit/event"
 	"sallyport/internal/clock"
 )
 
@@ -41,6 +43,8 @@ type Target struct {
 type Hosts interface {
 	// Target finds a host by id or name, or returns a refusal of kind NotFound.
 	Target(ctx context.Context, nameOrID string) (Target, error)
+	// Targets are all hosts, by name.
+	Targets(ctx context.Context) ([]Target, error)
 }
 
 // Config is what the service needs. Every field without "optional" must be set.
@@ -55,9 +59,15 @@ type Config struct {
 	People *identity.Store
 	// Hosts are what can be asked for.
 	Hosts Hosts
-	// Policy is the document that is to be in force; if its hash is not that of
-	// the newest version in the database, it becomes a new version.
+	// Policy is the broker's own file: the first version, if the database has none.
+	// Later ones are proposed and approved (Propose, DecideProposal).
 	Policy *policy.Policy
+	// Notify says through which channels people are told. Optional: nobody is told.
+	Notify *notify.Setup
+	// URL is where messages link to, without a slash at its end. Needed with Notify.
+	URL string
+	// Told hears of each attempt to tell somebody, and how it ended. Optional.
+	Told func(channel, outcome string)
 	// Logger receives what goes wrong where no caller can be told. Optional.
 	Logger *slog.Logger
 }
@@ -65,12 +75,19 @@ type Config struct {
 // Service is the approvals room. It is safe for concurrent use, also by several
 // processes on one database.
 type Service struct {
-	cfg    Config
-	policy *policy.Policy // in force, with its version
-	queue  *river.Client[pgx.Tx]
+	cfg   Config
+	queue *river.Client[pgx.Tx]
+	desk  *notify.Desk
+
+	inForce atomic.Pointer[inForce]
+	looked  atomic.Int64 // when this process last knew the version in force, in microseconds since 1970
+	looking sync.Mutex   // held while it finds out
+	older   sync.Map     // policies by version, of those that grants still name and that are in force no more
+	forged  sync.Map     // versions in the database that nobody vouches for, and that were told of
 }
 
-// New activates the policy and returns the service.
+// New finds the policy in force, or puts the first version into force, and returns
+// the service.
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	switch {
 	case cfg.Pool == nil:
@@ -91,18 +108,20 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg}
 	var err error
+	s.desk, err = notify.New(notify.Config{Pool: cfg.Pool, Log: cfg.Log, Clock: cfg.Clock, People: cfg.People,
+		Source: teller{s}, URL: cfg.URL, Setup: cfg.Notify, Observe: cfg.Told, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
 	if s.queue, err = s.newQueue(); err != nil {
 		return nil, err
 	}
-	if s.policy, err = s.activate(ctx, cfg.Policy); err != nil {
+	s.desk.Bind(s.queue)
+	if err := s.begin(ctx, cfg.Policy); err != nil {
 		return nil, err
 	}
+	if err := s.look(ctx); err != nil {
+		return nil, ErrPolicyUnknown.Because(err)
+	}
 	return s, nil
-}
-
-// Policy is the version in force.
-func (s *Service) Policy() *policy.Policy { return s.policy }
-
-func (s *Service) policyRef() event.PolicyRef {
-	return event.PolicyRef{Version: s.policy.Version, Hash: s.policy.Hash}
 }

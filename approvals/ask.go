@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -26,6 +27,7 @@ const (
 
 // ask is an ask that the policy allows to be made, ready to be frozen.
 type ask struct {
+	policy *policy.Policy // that decided
 	target Target
 	rule   *policy.Rule
 	terms  Terms
@@ -38,6 +40,18 @@ type ask struct {
 //  3. a rule lets the caller ask for the login, which the host has,
 //  4. duration, reason and ticket are as the rule wants them.
 func (s *Service) ask(ctx context.Context, c identity.Caller, in api.RequestInput) (ask, error) {
+	p, err := s.current(ctx)
+	if err != nil {
+		return ask{}, err
+	}
+	a, err := s.askUnder(ctx, p, c, in, func(r *policy.Rule) *policy.Rule { return r })
+	a.policy = p
+	return a, err
+}
+
+// askUnder is ask under a version, with the rule that decides looked at in
+// another way.
+func (s *Service) askUnder(ctx context.Context, p *policy.Policy, c identity.Caller, in api.RequestInput, as func(*policy.Rule) *policy.Rule) (ask, error) {
 	now := s.cfg.Clock.Now()
 	t, duration, err := form(in, now)
 	if err != nil {
@@ -50,14 +64,21 @@ func (s *Service) ask(ctx context.Context, c identity.Caller, in api.RequestInpu
 	if err != nil {
 		return ask{}, err
 	}
-	rule, err := s.rule(c, target, in.Login)
+	rule, err := ruleFor(p, c, target, in.Login)
 	if err != nil {
 		return ask{}, err
 	}
-	if duration, err = rule.CheckDuration(duration); err != nil {
+	rule = as(rule)
+	if err := checkKeyType(rule, in.PublicKey); err != nil {
 		return ask{}, err
 	}
-	if err := rule.CheckText(t.Reason, t.Ticket); err != nil {
+	var emergency *policy.Emergency
+	if in.Emergency {
+		emergency, duration, err = emergencyUnder(rule, c, in, t, duration, now)
+	} else if duration, err = rule.CheckDuration(duration); err == nil {
+		err = rule.CheckText(t.Reason, t.Ticket)
+	}
+	if err != nil {
 		return ask{}, err
 	}
 	t.Format = TermsFormat
@@ -66,15 +87,18 @@ func (s *Service) ask(ctx context.Context, c identity.Caller, in api.RequestInpu
 	t.Host = TermsHost{ID: target.ID, Name: target.Name}
 	t.Duration = short(duration)
 	t.CreatedAt, t.ApproveBy = now, now.Add(rule.ApproveWithin)
-	t.PolicyHash, t.PolicyVersion = s.policy.Hash, s.policy.Version
-	t.Rule = termsRule(rule)
+	t.PolicyHash, t.PolicyVersion = p.Hash, p.Version
+	t.Rule = termsRule(rule, rule.AutomaticAt(now) && (t.NotBefore == nil || rule.AutomaticAt(*t.NotBefore)))
+	if emergency != nil {
+		t.emergency(rule, emergency, in.Drill)
+	}
 	return ask{target: target, rule: rule, terms: t}, nil
 }
 
-// rule finds the rule for a login. Who may ask for nothing on the host is not
+// ruleFor finds the rule for a login. Who may ask for nothing on the host is not
 // told that it exists.
-func (s *Service) rule(c identity.Caller, t Target, login string) (*policy.Rule, error) {
-	logins := s.policy.Logins(c.Groups, t.Labels, t.Logins)
+func ruleFor(p *policy.Policy, c identity.Caller, t Target, login string) (*policy.Rule, error) {
+	logins := p.Logins(c.Groups, t.Labels, t.Logins)
 	if len(logins) == 0 {
 		return nil, ErrUnknownHost
 	}
@@ -99,8 +123,11 @@ func form(in api.RequestInput, now time.Time) (Terms, time.Duration, error) {
 	if !names.Login(in.Login) {
 		return t, 0, ErrBadLogin
 	}
-	if in.Emergency {
-		return t, 0, ErrEmergency
+	if in.Drill && !in.Emergency {
+		return t, 0, ErrDrill
+	}
+	if in.Emergency && in.NotBefore != nil {
+		return t, 0, ErrEmergencyLater
 	}
 	var duration time.Duration
 	if in.Duration != "" {
@@ -180,4 +207,16 @@ func fingerprint(line string) (string, error) {
 		return "", ErrBadKey
 	}
 	return ssh.FingerprintSHA256(key), nil
+}
+
+// checkKeyType refuses a key that fingerprint has read and the rule does not take.
+// The broker does the same with whatever key it certifies; here it spares people
+// approvals that are good for nothing.
+func checkKeyType(rule *policy.Rule, line string) error {
+	kind, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+	if kind == "" || len(rule.KeyTypes) == 0 || slices.Contains(rule.KeyTypes, kind) {
+		return nil
+	}
+	return ErrBadKey.With("rule %q does not take keys of type %s", rule.Name, kind).
+		Hinting("it takes: %s", strings.Join(rule.KeyTypes, ", "))
 }

@@ -19,14 +19,19 @@ import (
 //  3. Every decision's hash fits its bytes, which are canonical. It approves these
 //     terms and no others, was given between the asking and approve_by, not before
 //     the one ahead of it, by a person who is not the requester, and whom no other
-//     decision names (P5).
+//     decision names (P5), nor the one for whom they gave it, if a delegation let
+//     them (checkDelegation); and it is proved as strongly as the terms want it,
+//     which package evidence says.
 //  4. The decisions make the quorum of the terms, by the groups that the approvers
-//     had then; or the terms say that the rule is automatic and names no approvers.
+//     had then; or the terms say that the rule is automatic and names no approvers;
+//     or they are an emergency's, with all that makes one and without decisions.
 //  5. The grant started when the last decision was given, or at the terms' start,
 //     and does not last longer than the terms say (P3).
 //  6. The time is in the grant, its end excluded; and if the terms want a first
 //     use by some time, there was one or that time has not come.
 //  7. A key that the terms name is the one that the grant is bound to (P4).
+//  8. If the terms extend an earlier grant, that one is there, was allowed by the
+//     same rules, and allows what follows it (checkChain).
 //
 // The refusals are ErrNoGrant, ErrNotStarted and ErrGrantEnded where nothing is
 // wrong but the moment, and ErrEvidence for everything else.
@@ -48,6 +53,9 @@ func (g Grant) Check(now time.Time) error {
 	}
 	if t.PublicKey != "" && t.PublicKey != g.Key {
 		return ErrEvidence.With("the grant is bound to another key than the terms name")
+	}
+	if err := g.checkChain(t); err != nil {
+		return err
 	}
 	return g.checkTime(t, approved, now)
 }
@@ -72,6 +80,9 @@ func (g Grant) checkTerms() (Terms, error) {
 
 // checkDecisions returns when the approval was complete.
 func (g Grant) checkDecisions(t Terms) (time.Time, error) {
+	if t.Emergency != nil {
+		return g.checkEmergency(t)
+	}
 	if t.Rule.Automatic {
 		if len(t.Rule.Stages) > 0 || len(g.Decisions) > 0 {
 			return time.Time{}, ErrEvidence.With("the rule is automatic, but there are approvers")
@@ -79,7 +90,7 @@ func (g Grant) checkDecisions(t Terms) (time.Time, error) {
 		return t.CreatedAt, nil
 	}
 	last := t.CreatedAt
-	approvers := map[StatementApprover]bool{}
+	behind := map[StatementApprover]bool{}
 	var approvals []policy.Approval
 	for _, e := range g.Decisions {
 		if hash(e.Statement) != e.Hash {
@@ -89,25 +100,34 @@ func (g Grant) checkDecisions(t Terms) (time.Time, error) {
 		if err != nil {
 			return last, ErrEvidence.With("a decision cannot be read").Because(err)
 		}
-		same := StatementApprover{Issuer: d.Approver.Issuer, Subject: d.Approver.Subject}
-		byID := StatementApprover{ID: d.Approver.ID}
 		switch {
 		case d.RequestID != t.RequestID || d.TermsHash != g.TermsHash || d.PolicyHash != t.PolicyHash:
 			return last, ErrEvidence.With("a decision is about other terms")
 		case d.Verdict != api.Approve:
 			return last, ErrEvidence.With("a decision does not approve")
-		case d.Time.Before(last) || !d.Time.Before(t.ApproveBy):
+		case d.Time.Before(t.CreatedAt) || e.Taken.Before(last) || !e.Taken.Before(t.ApproveBy):
 			return last, ErrEvidence.With("a decision was given out of its time")
-		case !ids.Valid(ids.Person, d.Approver.ID):
-			return last, ErrEvidence.With("a decision is not a person's")
-		case d.Approver.ID == t.Person.ID || same.Issuer == t.Person.Issuer && same.Subject == t.Person.Subject:
-			return last, ErrEvidence.With("a decision is the requester's own")
-		case approvers[same] || approvers[byID]:
-			return last, ErrEvidence.With("two decisions are one person's")
 		}
-		approvers[same], approvers[byID] = true, true
+		for _, p := range d.behind() {
+			same, byID := StatementApprover{Issuer: p.Issuer, Subject: p.Subject}, StatementApprover{ID: p.ID}
+			switch {
+			case !ids.Valid(ids.Person, p.ID):
+				return last, ErrEvidence.With("a decision is not a person's")
+			case t.Person.is(p.ID, p.Issuer, p.Subject):
+				return last, ErrEvidence.With("a decision is the requester's own")
+			case behind[same] || behind[byID]:
+				return last, ErrEvidence.With("two decisions are one person's")
+			}
+			behind[same], behind[byID] = true, true
+		}
+		if err := d.checkDelegation(t, e, g.Anchor); err != nil {
+			return last, err
+		}
+		if err := d.proved(t, e, g.Anchor); err != nil {
+			return last, ErrEvidence.With("a decision is not proved").Because(err)
+		}
 		approvals = append(approvals, d.approval())
-		last = d.Time
+		last = e.Taken
 	}
 	if !policy.Quorum(t.stages(), approvals).Complete {
 		return last, ErrEvidence.With("the approvals that the terms need are not there")

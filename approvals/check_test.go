@@ -10,6 +10,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals"
+	"sallyport/approvals/evidence"
 	"sallyport/approvals/identity"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
@@ -38,7 +39,7 @@ func goodForge() *forge {
 		Person: approvals.TermsPerson{ID: ids.New(ids.Person), Issuer: "https://id.test", Subject: "erin"},
 		Host:   approvals.TermsHost{ID: ids.New(ids.Host), Name: "db-1"}, Login: "root", Duration: "30m",
 		CreatedAt: start, ApproveBy: start.Add(time.Hour), PolicyHash: strings.Repeat("ab", 32), PolicyVersion: 1,
-		Rule: approvals.TermsRule{Name: "root", CertificateLifetime: "5m", SourceAddress: []string{},
+		Rule: approvals.TermsRule{Name: "root", CertificateLifetime: "5m", SourceAddress: []string{}, Assurance: evidence.Session,
 			Stages: []approvals.TermsStage{{Slots: []approvals.TermsSlot{
 				{Groups: []string{"approvers"}, Count: 1}, {Groups: []string{"security"}, Count: 1}}}}},
 	}
@@ -52,6 +53,7 @@ func (f *forge) approve(subject, group string, after time.Duration) {
 		Format: approvals.StatementFormat, RequestID: f.terms.RequestID, Verdict: api.Approve,
 		Approver: approvals.StatementApprover{ID: ids.New(ids.Person), Issuer: "https://id.test", Subject: subject},
 		Groups:   []string{group}, PolicyHash: f.terms.PolicyHash, Time: start.Add(after), Random: strings.Repeat("0", 32),
+		Assurance: evidence.Session, SignIn: &approvals.StatementSignIn{AuthTime: start},
 	})
 }
 
@@ -71,7 +73,7 @@ func (f *forge) grant(t testing.TB) approvals.Grant {
 		}
 		text, err := s.Encode()
 		must(t, err)
-		g.Decisions = append(g.Decisions, approvals.Evidence{Statement: text, Hash: sum(text)})
+		g.Decisions = append(g.Decisions, approvals.Evidence{Statement: text, Hash: sum(text), Taken: s.Time})
 	}
 	return g
 }
@@ -81,7 +83,7 @@ func (f *forge) grant(t testing.TB) approvals.Grant {
 func TestP5_CheckRefusesForgedGrants(t *testing.T) {
 	t.Parallel()
 	noGrant, ended, notStarted := approvals.ErrNoGrant, approvals.ErrGrantEnded, approvals.ErrNotStarted
-	evidence := approvals.ErrEvidence
+	badEvidence := approvals.ErrEvidence
 	now := start.Add(25 * time.Minute)
 	for name, tt := range map[string]struct {
 		forge func(*forge)
@@ -96,50 +98,58 @@ func TestP5_CheckRefusesForgedGrants(t *testing.T) {
 		"expired":                      {func(f *forge) { f.state = api.Expired }, noGrant},
 		"ended":                        {func(f *forge) { f.state = api.Ended }, ended},
 		"state unknown":                {func(f *forge) { f.state = "" }, noGrant},
-		"no decision":                  {func(f *forge) { f.statements = nil; f.start, f.end = start, start.Add(30*time.Minute) }, evidence},
-		"one slot empty":               {func(f *forge) { f.statements = f.statements[1:] }, evidence},
-		"one group for both slots":     {func(f *forge) { f.statements[1].Groups = []string{"approvers"} }, evidence},
-		"no groups":                    {func(f *forge) { f.statements[1].Groups = nil }, evidence},
-		"one person twice":             {func(f *forge) { f.statements[1].Approver = f.statements[0].Approver }, evidence},
-		"one id twice":                 {func(f *forge) { f.statements[1].Approver.ID = f.statements[0].Approver.ID }, evidence},
-		"one subject under two ids":    {func(f *forge) { f.statements[1].Approver.Subject = "ann" }, evidence},
-		"by the requester":             {func(f *forge) { f.statements[1].Approver.ID = f.terms.Person.ID }, evidence},
-		"by the requester's other id":  {func(f *forge) { f.statements[1].Approver.Subject = "erin" }, evidence},
-		"by no person":                 {func(f *forge) { f.statements[1].Approver.ID = "agent-1" }, evidence},
-		"a denial":                     {func(f *forge) { f.statements[1].Verdict = api.Deny }, evidence},
-		"a denial besides":             {func(f *forge) { f.approve("di", "security", 20*time.Minute); f.statements[2].Verdict = api.Deny }, evidence},
-		"another request's decision":   {func(f *forge) { f.statements[1].RequestID = ids.New(ids.Request) }, evidence},
-		"a decision on other terms":    {func(f *forge) { f.statements[1].TermsHash = strings.Repeat("0", 64) }, evidence},
-		"a decision on another policy": {func(f *forge) { f.statements[1].PolicyHash = "" }, evidence},
-		"decided before it was asked":  {func(f *forge) { f.statements[0].Time = start.Add(-time.Second) }, evidence},
-		"decided out of order":         {func(f *forge) { f.statements[0].Time = start.Add(21 * time.Minute) }, evidence},
-		"decided at approve_by":        {func(f *forge) { f.terms.ApproveBy = start.Add(20 * time.Minute) }, evidence},
-		"starts early":                 {func(f *forge) { f.start = start.Add(19 * time.Minute) }, evidence},
-		"moved to later":               {func(f *forge) { f.start, f.end = f.start.Add(24*time.Hour), f.end.Add(24*time.Hour) }, evidence},
-		"longer than asked for":        {func(f *forge) { f.end = f.end.Add(time.Microsecond) }, evidence},
+		"no decision":                  {func(f *forge) { f.statements = nil; f.start, f.end = start, start.Add(30*time.Minute) }, badEvidence},
+		"one slot empty":               {func(f *forge) { f.statements = f.statements[1:] }, badEvidence},
+		"one group for both slots":     {func(f *forge) { f.statements[1].Groups = []string{"approvers"} }, badEvidence},
+		"no groups":                    {func(f *forge) { f.statements[1].Groups = nil }, badEvidence},
+		"one person twice":             {func(f *forge) { f.statements[1].Approver = f.statements[0].Approver }, badEvidence},
+		"one id twice":                 {func(f *forge) { f.statements[1].Approver.ID = f.statements[0].Approver.ID }, badEvidence},
+		"one subject under two ids":    {func(f *forge) { f.statements[1].Approver.Subject = "ann" }, badEvidence},
+		"by the requester":             {func(f *forge) { f.statements[1].Approver.ID = f.terms.Person.ID }, badEvidence},
+		"by the requester's other id":  {func(f *forge) { f.statements[1].Approver.Subject = "erin" }, badEvidence},
+		"by no person":                 {func(f *forge) { f.statements[1].Approver.ID = "agent-1" }, badEvidence},
+		"a denial":                     {func(f *forge) { f.statements[1].Verdict = api.Deny }, badEvidence},
+		"a denial besides":             {func(f *forge) { f.approve("di", "security", 20*time.Minute); f.statements[2].Verdict = api.Deny }, badEvidence},
+		"another request's decision":   {func(f *forge) { f.statements[1].RequestID = ids.New(ids.Request) }, badEvidence},
+		"a decision on other terms":    {func(f *forge) { f.statements[1].TermsHash = strings.Repeat("0", 64) }, badEvidence},
+		"a decision on another policy": {func(f *forge) { f.statements[1].PolicyHash = "" }, badEvidence},
+		"decided before it was asked":  {func(f *forge) { f.statements[0].Time = start.Add(-time.Second) }, badEvidence},
+		"decided out of order":         {func(f *forge) { f.statements[0].Time = start.Add(21 * time.Minute) }, badEvidence},
+		"decided at approve_by":        {func(f *forge) { f.terms.ApproveBy = start.Add(20 * time.Minute) }, badEvidence},
+		"starts early":                 {func(f *forge) { f.start = start.Add(19 * time.Minute) }, badEvidence},
+		"moved to later":               {func(f *forge) { f.start, f.end = f.start.Add(24*time.Hour), f.end.Add(24*time.Hour) }, badEvidence},
+		"longer than asked for":        {func(f *forge) { f.end = f.end.Add(time.Microsecond) }, badEvidence},
 		"before its start": {func(f *forge) {
 			at := start.Add(40 * time.Minute)
 			f.terms.NotBefore, f.start, f.end = &at, at, at.Add(30*time.Minute)
 		}, notStarted},
-		"another key than named": {func(f *forge) { f.terms.PublicKey, f.key = "SHA256:a", "SHA256:b" }, evidence},
+		"another key than named": {func(f *forge) { f.terms.PublicKey, f.key = "SHA256:a", "SHA256:b" }, badEvidence},
 		"the key that is named":  {func(f *forge) { f.terms.PublicKey, f.key = "SHA256:a", "SHA256:a" }, nil},
 		"unused for too long":    {func(f *forge) { f.terms.Rule.StartWithin = "5m" }, ended},
 		"used in time":           {func(f *forge) { f.terms.Rule.StartWithin, f.state = "5m", api.Active }, nil},
-		"a slot for nobody":      {func(f *forge) { f.terms.Rule.Stages[0].Slots[1].Groups = nil }, evidence},
+		"a slot for nobody":      {func(f *forge) { f.terms.Rule.Stages[0].Slots[1].Groups = nil }, badEvidence},
 		"no stages": {func(f *forge) {
 			f.terms.Rule.Stages = nil
 			f.statements = nil
 			f.start, f.end = start, start.Add(30*time.Minute)
-		}, evidence},
-		"automatic besides": {func(f *forge) { f.terms.Rule.Automatic = true }, evidence},
+		}, badEvidence},
+		"automatic besides": {func(f *forge) { f.terms.Rule.Automatic = true }, badEvidence},
 		"automatic": {func(f *forge) {
 			f.terms.Rule.Automatic, f.terms.Rule.Stages, f.statements = true, nil, nil
 			f.start, f.end = start, start.Add(30*time.Minute)
 		}, nil},
-		"of no form":     {func(f *forge) { f.terms.Format = "sallyport.terms/0" }, evidence},
-		"endless":        {func(f *forge) { f.terms.Duration = "forever" }, evidence},
-		"for no time":    {func(f *forge) { f.terms.Duration = "-1h" }, evidence},
-		"no certificate": {func(f *forge) { f.terms.Rule.CertificateLifetime = "" }, evidence},
+		"terms without an assurance": {func(f *forge) { f.terms.Rule.Assurance = "" }, badEvidence},
+		"terms with another":         {func(f *forge) { f.terms.Rule.Assurance = evidence.Provider }, badEvidence},
+		"an assurance of no kind": {func(f *forge) {
+			f.terms.Rule.Assurance = "trust me"
+			f.statements[0].Assurance, f.statements[1].Assurance = "trust me", "trust me"
+		}, badEvidence},
+		"decided before signing in": {func(f *forge) { f.statements[0].SignIn.AuthTime = start.Add(11 * time.Minute) }, badEvidence},
+		"decided without a sign-in": {func(f *forge) { f.statements[0].SignIn = nil }, badEvidence},
+		"of no form":                {func(f *forge) { f.terms.Format = "sallyport.terms/0" }, badEvidence},
+		"endless":                   {func(f *forge) { f.terms.Duration = "forever" }, badEvidence},
+		"for no time":               {func(f *forge) { f.terms.Duration = "-1h" }, badEvidence},
+		"no certificate":            {func(f *forge) { f.terms.Rule.CertificateLifetime = "" }, badEvidence},
 	} {
 		f := goodForge()
 		tt.forge(f)
@@ -178,9 +188,12 @@ func TestP4_CheckTrustsOnlyTheTexts(t *testing.T) {
 		},
 		"decision with one key more": func(g *approvals.Grant) {
 			text := []byte(strings.Replace(string(g.Decisions[1].Statement), `{"format"`, `{"override":true,"format"`, 1))
-			g.Decisions[1] = approvals.Evidence{Statement: text, Hash: sum(text)}
+			g.Decisions[1].Statement, g.Decisions[1].Hash = text, sum(text)
 		},
-		"decisions swapped": func(g *approvals.Grant) { slices.Reverse(g.Decisions) },
+		"decision taken before it was said": func(g *approvals.Grant) { g.Decisions[0].Taken = start },
+		"decision taken long afterwards":    func(g *approvals.Grant) { g.Decisions[0].Taken = start.Add(15 * time.Minute) },
+		"decision with a token besides":     func(g *approvals.Grant) { g.Decisions[0].Proof.IDToken = "a.b.c" },
+		"decisions swapped":                 func(g *approvals.Grant) { slices.Reverse(g.Decisions) },
 	} {
 		g := goodForge().grant(t)
 		must(t, g.Check(now))

@@ -24,7 +24,7 @@ func (s *Service) Cancel(ctx context.Context, c identity.Caller, id string) (api
 }
 
 // Finish ends the caller's own grant early ("I'm done"), also one that has not
-// started yet.
+// started yet, and with it those that extend it.
 func (s *Service) Finish(ctx context.Context, c identity.Caller, id string) (api.Request, error) {
 	return s.withdraw(ctx, c, id, "requests.finish", func(r *request, now time.Time) (event.Data, error) {
 		if err := r.mayFinish(c.Person); err != nil {
@@ -51,7 +51,16 @@ func (s *Service) withdraw(ctx context.Context, c identity.Caller, id, action st
 		if err := r.save(ctx, tx); err != nil {
 			return err
 		}
-		return s.cfg.Log.Stage(ctx, tx, r.event(now, c.Actor(), c.Source, data))
+		if r.state == api.Cancelled {
+			if err := s.tellClosed(ctx, tx, r, now, c.ID); err != nil {
+				return err
+			}
+		}
+		out := stopped{events: []event.Event{r.event(now, c.Actor(), c.Source, data)}}
+		if err := s.stop(ctx, tx, r.next, stopping{why: "finished", actor: c.Actor(), source: c.Source}, &out); err != nil {
+			return err
+		}
+		return s.cfg.Log.Stage(ctx, tx, out.events...)
 	})
 	if refused := refusal.As(err); refused != nil && errors.Is(err, ErrNotRequester) {
 		s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source,

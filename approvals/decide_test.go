@@ -132,11 +132,14 @@ func TestP4_OtherPolicyChangesNothing(t *testing.T) {
 	erin, ann := h.person("erin", "engineers"), h.person("ann", "approvers")
 	r := h.ask(erin, "dba", "db-1")
 
-	next := h.open(`
+	h.activate(`
 sallyport: 1
+assurance: session
+roles: {operator: [operators]}
 rules:
   - {name: nobody, who: [board], where: "*", logins: [dba], duration: {max: 1m}, approvals: [{slots: [{groups: [board]}]}]}
 `)
+	next := h.openFile(testPolicy)
 	if next.Policy().Version != 2 {
 		t.Fatalf("the second policy is version %d", next.Policy().Version)
 	}

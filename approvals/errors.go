@@ -17,8 +17,6 @@ var (
 		"that is not one SSH public key", "paste one line of a .pub file, such as ~/.ssh/id_ed25519.pub").On("public_key")
 	ErrBadStart = refusal.New(refusal.Invalid, "bad-start",
 		"the start lies in the past or too far ahead", "choose a time within the next 30 days").On("not_before")
-	ErrEmergency = refusal.New(refusal.Denied, "no-emergency",
-		"no rule allows emergency access", "ask without it; the approvers are told at once").On("emergency")
 	ErrTooManyOpen = refusal.New(refusal.TooMany, "too-many-open",
 		"you have too many open requests", "cancel or finish those that you do not need: sally requests")
 )
@@ -37,14 +35,34 @@ var (
 		"you are in none of the groups that decide on this request", "the request names who can")
 	ErrAlreadyDecided = refusal.New(refusal.Conflict, "already-decided",
 		"you have decided on this request already", "a decision stands; the requester can cancel or finish")
+	ErrDelegatorDecided = refusal.New(refusal.Conflict, "delegator-decided",
+		"the person who delegates to you has decided on this request already, or somebody has for them", "nobody stands behind two decisions; the request names who else can")
+	ErrDelegatorAsks = refusal.New(refusal.Denied, "delegator-asks",
+		"the person who delegates to you asked for this, or whoever made the delegation did", "nobody chooses who decides on their own request; the request names who else can")
 	ErrNotNeeded = refusal.New(refusal.Conflict, "approval-not-needed",
 		"your approval would not fill an open place in the current stage", "wait for the stage of your group; you can deny at any time")
 	ErrOtherTerms = refusal.New(refusal.Conflict, "other-terms",
 		"the decision is about other terms than the request has", "read the request again and decide on what it says").On("terms_hash")
 	ErrClosed = refusal.New(refusal.Conflict, "not-undecided",
 		"the request is no longer undecided", "look at it again: sally show REQUEST")
+	ErrProviderEvidence = refusal.New(refusal.Conflict, "provider-evidence-needed",
+		"decisions on this request are signed by the identity provider, so they are given in a browser",
+		"open the request's page and decide there, or run: sally approve")
+	ErrNoProviderEvidence = refusal.New(refusal.Conflict, "provider-evidence-not-needed",
+		"decisions on this request are not signed by the identity provider", "open the request's page and decide there")
+	ErrDraftGone = refusal.New(refusal.Conflict, "decision-draft-gone",
+		"this decision was not begun in this browser, was begun too long ago, or is over already",
+		"look at the request again, and decide if it still waits for you")
+	ErrOtherPerson = refusal.New(refusal.Denied, "other-person",
+		"somebody else signed in at the identity provider than the one who decides",
+		"sign out at the provider, then decide again as yourself")
+	ErrNotProved = refusal.New(refusal.Denied, "decision-not-proved",
+		"the identity provider's answer does not prove this decision",
+		"decide again; if it stays, an operator finds the reason in the broker's log")
 	ErrNotRequester = refusal.New(refusal.Denied, "not-requester",
 		"only the requester can do that", "ask the requester")
+	ErrNotForYou = refusal.New(refusal.Denied, "operators-and-auditors-only",
+		"only operators and auditors see what people were told", "ask an operator; your own requests are at sally requests")
 	ErrNoGrant = refusal.New(refusal.Conflict, "no-grant",
 		"the request has no grant", "wait for its approval, or ask again")
 )
@@ -57,6 +75,8 @@ var (
 		"the grant has ended", "make a new request")
 	ErrOtherKey = refusal.New(refusal.Denied, "other-key",
 		"the grant is bound to another key", "use the key that it was first used with, or make a new request").On("public_key")
+	ErrSignInTooOld = refusal.New(refusal.Unauthenticated, "sign-in-too-old",
+		"your sign-in is too old for the rule of this grant", "sign in again: sally login")
 	ErrEvidence = refusal.New(refusal.Denied, "evidence-refused",
 		"the evidence does not prove that this grant is allowed", "make a new request, and tell an operator: the database may have been changed by hand")
 )

@@ -10,6 +10,8 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"sallyport/api"
+	"sallyport/approvals/notify"
 	"sallyport/audit/event"
 	"sallyport/migrations"
 )
@@ -25,27 +27,34 @@ type settleJob struct {
 // Kind is the job's name in the queue.
 func (settleJob) Kind() string { return "request_settle" }
 
+// rescueAfter is longer than any job takes (River ends it after a minute).
+const rescueAfter = 2 * time.Minute
+
 // newQueue returns the River client that works off settleJobs.
 func (s *Service) newQueue() (*river.Client[pgx.Tx], error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(func(ctx context.Context, job *river.Job[settleJob]) error {
 		return s.work(ctx, job.Args)
 	}))
+	s.addReviewWorker(workers)
+	s.desk.Register(workers)
 	return river.NewClient(riverpgxv5.New(s.cfg.Pool), &river.Config{
 		Schema:  migrations.JobsSchema,
-		Queues:  map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 4}},
+		Queues:  map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 4}, notify.Queue: {MaxWorkers: 8}},
 		Workers: workers,
 		Logger:  s.cfg.Logger,
+		// What a process that died was working on is taken up by another one soon.
+		RescueStuckJobsAfter: rescueAfter,
 	})
 }
 
-// Run works off what time brings about (requests expire, grants end) until ctx
-// ends. Every replica may run it.
+// Run works off what time brings about (requests expire, grants end), and looks
+// for newer versions of the policy, until ctx ends. Every replica may run it.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.queue.Start(ctx); err != nil {
 		return fmt.Errorf("starting the job queue: %w", err)
 	}
-	<-ctx.Done()
+	s.watch(ctx)
 	<-s.queue.Stopped() // the end of ctx stops it
 	return nil
 }
@@ -65,6 +74,9 @@ func (s *Service) schedule(ctx context.Context, tx pgx.Tx, r *request) error {
 		if err != nil {
 			return fmt.Errorf("scheduling request %s: %w", r.id, err)
 		}
+	}
+	if r.granted() {
+		return s.tellEnding(ctx, tx, r)
 	}
 	return nil
 }
@@ -87,6 +99,11 @@ func (s *Service) work(ctx context.Context, job settleJob) error {
 		}
 		if err := r.save(ctx, tx); err != nil {
 			return err
+		}
+		if r.state == api.Expired {
+			if err := s.tellClosed(ctx, tx, r, now, ""); err != nil {
+				return err
+			}
 		}
 		return s.cfg.Log.Stage(ctx, tx, r.event(now, event.Actor{Kind: event.Broker}, "", data))
 	})

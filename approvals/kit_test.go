@@ -5,7 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"log/slog"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +21,7 @@ import (
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit"
+	"sallyport/audit/event"
 	"sallyport/internal/audittest"
 	"sallyport/internal/clock"
 	"sallyport/internal/ids"
@@ -32,6 +37,7 @@ var start = time.Date(2025, 3, 10, 12, 0, 0, 0, time.UTC)
 
 const testPolicy = `
 sallyport: 1
+assurance: session
 roles:
   operator: [operators]
   auditor: [auditors]
@@ -81,6 +87,10 @@ func (f fakeHosts) Target(_ context.Context, nameOrID string) (approvals.Target,
 	return approvals.Target{}, refusal.New(refusal.NotFound, "no-such-host", "no such host", "")
 }
 
+func (f fakeHosts) Targets(context.Context) ([]approvals.Target, error) {
+	return slices.SortedFunc(maps.Values(f), func(a, b approvals.Target) int { return strings.Compare(a.Name, b.Name) }), nil
+}
+
 // house is a database with everything that the service needs.
 type house struct {
 	*approvals.Service
@@ -93,7 +103,10 @@ type house struct {
 }
 
 // newHouse opens the approvals room on a database of its own.
-func newHouse(t testing.TB) *house {
+func newHouse(t testing.TB) *house { t.Helper(); return newHouseUnder(t, testPolicy) }
+
+// newHouseUnder is newHouse with another first version of the policy.
+func newHouseUnder(t testing.TB, document string) *house {
 	t.Helper()
 	h := &house{t: t, db: pgtest.New(t), clock: clock.NewManual(start), hosts: fakeHosts{}}
 	for name, labels := range map[string]map[string]string{
@@ -106,20 +119,57 @@ func newHouse(t testing.TB) *house {
 	var err error
 	h.people, err = identity.New(identity.Config{Pool: h.db.Pool, Log: h.log, Clock: h.clock})
 	must(t, err)
-	h.Service = h.open(testPolicy)
+	h.Service = h.open(document)
 	return h
 }
 
-// open opens another service on the same database, as another process would.
+// open opens another service on the same database, as another process would, after
+// the document has come into force, if it is not already.
 func (h *house) open(document string) *approvals.Service {
+	h.t.Helper()
+	s := h.openFile(document)
+	if p, err := policy.Parse([]byte(document)); err != nil || p.Hash != s.Policy().Hash {
+		must(h.t, err)
+		h.force(p)
+		s = h.openFile(document)
+	}
+	return s
+}
+
+// openFile opens another service whose file is the document.
+func (h *house) openFile(document string) *approvals.Service {
+	h.t.Helper()
+	return h.openLogging(document, nil)
+}
+
+// openLogging is openFile with a log of the process.
+func (h *house) openLogging(document string, logger *slog.Logger) *approvals.Service {
 	h.t.Helper()
 	p, err := policy.Parse([]byte(document))
 	must(h.t, err)
 	s, err := approvals.New(h.t.Context(), approvals.Config{
-		Pool: h.db.Pool, Log: h.log, Clock: h.clock, People: h.people, Hosts: h.hosts, Policy: p,
+		Pool: h.db.Pool, Log: h.log, Clock: h.clock, People: h.people, Hosts: h.hosts, Policy: p, Logger: logger,
 	})
 	must(h.t, err)
 	return s
+}
+
+// force brings a document into force as a broker does, without asking anybody.
+func (h *house) force(p *policy.Policy) {
+	h.t.Helper()
+	n := h.count(`SELECT max(version) + 1 FROM policy_versions`)
+	e := event.New(h.clock.Now(), event.Actor{Kind: event.Broker}, "", event.Subject{},
+		event.PolicyActivated{Rules: len(p.Rules), Bytes: len(p.Text)}).Under(event.PolicyRef{Version: int64(n), Hash: p.Hash})
+	_, err := h.log.Record(h.t.Context(), e)
+	must(h.t, err)
+	text, err := approvals.Activation{Format: approvals.ActivationFormat, Version: int64(n), Hash: p.Hash,
+		EventID: e.ID.String(), Time: h.clock.Now()}.Encode()
+	must(h.t, err)
+	note, err := h.log.Vouch("policy-activation/1", string(text))
+	must(h.t, err)
+	must(h.t, h.exec(`INSERT INTO policy_versions (version, hash, document, activated_at) VALUES ($1, $2, $3, $4)`,
+		n, p.Hash, p.Text, h.clock.Now()))
+	must(h.t, h.exec(`INSERT INTO policy_activations (version, note, event_id) VALUES ($1, $2, $3)`, n, note, e.ID))
 }
 
 // person signs somebody in, for the first time or again.

@@ -25,6 +25,7 @@ const (
 	All     Scope = ""        // all that the caller may see
 	Mine    Scope = "mine"    // asked for by the caller
 	Waiting Scope = "waiting" // waiting for the caller's decision
+	Reviews Scope = "reviews" // emergencies that wait for the caller's review
 )
 
 // ListFilter narrows List. Zero fields do not filter.
@@ -34,7 +35,20 @@ type ListFilter struct {
 	HostID string
 	Cursor string
 	Limit  int // 1 to 200; 0 means 50
+
+	Emergency bool   // emergencies only, drills among them
+	Review    Review // emergencies with this review only
 }
+
+// Review narrows List to emergencies by what became of their review.
+type Review string
+
+// The reviews.
+const (
+	AnyReview     Review = ""
+	ReviewWaiting Review = "waiting" // nobody has reviewed it, overdue or not
+	ReviewOverdue Review = "overdue" // nobody has, and its deadline has passed
+)
 
 // stateNow is a request's state at @now, which is what request.settle says too.
 const stateNow = `(CASE
@@ -47,17 +61,26 @@ const stateNow = `(CASE
 // for a person if
 //
 //  1. it is undecided, also by the clock,
-//  2. it is not their own, and they have not decided on it,
+//  2. it is not their own, and neither have they decided on it nor has anybody for
+//     them,
 //  3. their approval would fill a place in its current stage: they are in one of
-//     its waiting groups (request.waitingGroups).
-const waitsForMe = `(state = 'requested' AND approve_by > @now AND person_id <> @me AND waiting_groups && @groups::text[]
-	AND NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = requests.id AND d.approver_id = @me))`
+//     its waiting groups (request.waitingGroups), or one is lent to them by somebody
+//     of whom the same is true.
+var waitsForMe = `(state = 'requested' AND approve_by > @now AND person_id <> @me AND NOT ` + behindSQL("@me") + `
+	AND (waiting_groups && @groups::text[] OR ` + lentSQL("waiting_groups", "NOT "+behindSQL("l.delegator")) + `))`
+
+// readableByMe selects the requests that @me may know of; what request.visibleTo
+// says too.
+var readableByMe = `(@all OR person_id = @me OR approver_groups && @groups::text[] OR ` + lentSQL("approver_groups", "true") + `
+	OR id = ANY (ARRAY (SELECT request_id FROM decisions WHERE @me IN (approver_id, for_id) AND for_id IS NOT NULL)))`
 
 // List returns requests that the caller may see, newest first, without timeline.
-// The caller sees their own, those that a group of theirs decides on and, as an
+// The caller sees their own, those that a group of theirs decides on or one that
+// is lent to them, those that a delegation of theirs has decided on, and, as an
 // auditor or operator, all (P10).
 func (s *Service) List(ctx context.Context, c identity.Caller, f ListFilter) (api.Page[api.Request], error) {
-	if !slices.Contains([]Scope{All, Mine, Waiting}, f.Scope) || f.Limit < 0 || f.Limit > 200 {
+	if !slices.Contains([]Scope{All, Mine, Waiting, Reviews}, f.Scope) ||
+		!slices.Contains([]Review{AnyReview, ReviewWaiting, ReviewOverdue}, f.Review) || f.Limit < 0 || f.Limit > 200 {
 		return api.Page[api.Request]{}, ErrBadFilter
 	}
 	if f.Limit == 0 {
@@ -68,22 +91,36 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f ListFilter) (ap
 		return api.Page[api.Request]{}, err
 	}
 	now := s.cfg.Clock.Now()
+	who, err := s.voter(ctx, s.cfg.Pool, c.Person)
+	if err != nil {
+		return api.Page[api.Request]{}, err
+	}
+	args := pgx.NamedArgs{
+		"all": c.Has(api.Auditor) || c.Has(api.Operator), "me": c.ID, "groups": notNil(c.Groups),
+		"emergencies": f.Emergency || f.Review != AnyReview || f.Scope == Reviews, "review": string(f.Review),
+		"scope": string(f.Scope), "states": notNil(f.States), "host": f.HostID,
+		"before": before, "before_id": beforeID, "now": now, "limit": f.Limit + 1,
+	}
+	if err := who.at(now).addLent(args); err != nil {
+		return api.Page[api.Request]{}, err
+	}
 	list, err := s.requests(ctx, s.cfg.Pool, `
 		SELECT `+requestColumns+`
 		FROM requests
-		WHERE (@all OR person_id = @me OR approver_groups && @groups::text[])
+		WHERE `+readableByMe+`
 			AND (@scope <> 'mine' OR person_id = @me)
 			AND (@scope <> 'waiting' OR `+waitsForMe+`)
+			AND (NOT @emergencies OR EXISTS (
+				SELECT FROM emergencies e WHERE e.request_id = requests.id
+					AND (@scope <> 'reviews' OR `+reviewsForMe+`)
+					AND (@review = '' OR `+waitsForReview+`)
+					AND (@review <> 'overdue' OR e.review_by <= @now)))
 			AND (cardinality(@states::text[]) = 0 OR `+stateNow+` = ANY(@states))
 			AND (@host = '' OR host_id = @host)
 			AND (@before_id = '' OR (created_at, id) < (@before, @before_id))
 		ORDER BY created_at DESC, id DESC
 		LIMIT @limit`,
-		pgx.NamedArgs{
-			"all": c.Has(api.Auditor) || c.Has(api.Operator), "me": c.ID, "groups": notNil(c.Groups),
-			"scope": string(f.Scope), "states": notNil(f.States), "host": f.HostID,
-			"before": before, "before_id": beforeID, "now": now, "limit": f.Limit + 1,
-		})
+		args)
 	if err != nil {
 		return api.Page[api.Request]{}, err
 	}
@@ -108,9 +145,17 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f ListFilter) (ap
 
 // CountWaiting is how many requests wait for the caller's decision.
 func (s *Service) CountWaiting(ctx context.Context, c identity.Caller) (int, error) {
+	who, err := s.voter(ctx, s.cfg.Pool, c.Person)
+	if err != nil {
+		return 0, err
+	}
+	now := s.cfg.Clock.Now()
+	args := pgx.NamedArgs{"me": c.ID, "groups": notNil(c.Groups), "now": now}
+	if err := who.at(now).addLent(args); err != nil {
+		return 0, err
+	}
 	var n int
-	err := s.cfg.Pool.QueryRow(ctx, `SELECT count(*) FROM requests WHERE `+waitsForMe,
-		pgx.NamedArgs{"me": c.ID, "groups": notNil(c.Groups), "now": s.cfg.Clock.Now()}).Scan(&n)
+	err = s.cfg.Pool.QueryRow(ctx, `SELECT count(*) FROM requests WHERE `+waitsForMe, args).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("counting what waits: %w", err)
 	}

@@ -43,7 +43,7 @@ func TestP10_RequestsAreForThoseConcerned(t *testing.T) {
 			if (err == nil) != want || err != nil && !errors.Is(err, approvals.ErrUnknownRequest) {
 				t.Errorf("%s reads %s: %v", name, r.Rule, err)
 			}
-			if state, err := h.State(t.Context(), tt.who, r.ID); (err == nil) != want || want && state != r.State {
+			if state, _, err := h.State(t.Context(), tt.who, r.ID); (err == nil) != want || want && state != r.State {
 				t.Errorf("%s learns that %s is %q: %v", name, r.Rule, state, err)
 			}
 			if listed := slices.ContainsFunc(page.Items, func(s api.Request) bool { return s.ID == r.ID }); listed != want {

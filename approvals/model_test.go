@@ -18,8 +18,10 @@ import (
 type model struct {
 	asker     string
 	places    [][]string // per stage, one group for each place
-	approvals [][]string // per stage, who approved
-	decided   []string
+	approvals [][]vote   // per stage
+	decisions int
+	behind    []string // all who stand behind a decision
+	loans     []loan   // oldest first
 	state     api.State
 	approveBy time.Time
 	start     time.Time
@@ -27,6 +29,18 @@ type model struct {
 	useWithin time.Duration
 	end       time.Time
 	why       string
+}
+
+// vote is what somebody can decide with: their own groups, or another's.
+type vote struct {
+	who, of string // of: the other, or nobody
+	groups  []string
+}
+
+// loan is that somebody lets another decide for them.
+type loan struct {
+	id, from, to string
+	start, end   time.Time
 }
 
 var modelGroups = map[string][]string{
@@ -44,20 +58,31 @@ func newModel(asker, login string, now time.Time) *model {
 	case "staged":
 		m.places, m.useWithin = [][]string{{"approvers", "approvers"}, {"directors"}}, 10*time.Minute
 	}
-	m.approvals = [][]string{{}}
+	m.approvals = [][]vote{{}}
 	return m
 }
 
-// most is how many of the places the people can fill, one each, by trying all ways.
-func most(places, people []string) int {
-	if len(people) == 0 {
+// votes are what the person has to decide with, their own first.
+func (m *model) votes(who string, now time.Time) []vote {
+	votes := []vote{{who: who, groups: modelGroups[who]}}
+	for _, l := range m.loans {
+		if l.to == who && !now.Before(l.start) && now.Before(l.end) {
+			votes = append(votes, vote{who, l.from, modelGroups[l.from]})
+		}
+	}
+	return votes
+}
+
+// most is how many of the places the votes can fill, one each, by trying all ways.
+func most(places []string, votes []vote) int {
+	if len(votes) == 0 {
 		return 0
 	}
-	best := most(places, people[1:])
+	best := most(places, votes[1:])
 	for i, group := range places {
-		if slices.Contains(modelGroups[people[0]], group) {
+		if slices.Contains(votes[0].groups, group) {
 			rest := slices.Delete(slices.Clone(places), i, i+1)
-			best = max(best, 1+most(rest, people[1:]))
+			best = max(best, 1+most(rest, votes[1:]))
 		}
 	}
 	return best
@@ -65,30 +90,59 @@ func most(places, people []string) int {
 
 func (m *model) stage() int { return len(m.approvals) - 1 }
 
-// sayable: may the person deny.
-func (m *model) sayable(who string) bool {
-	return m.state == api.Requested && who != m.asker && !slices.Contains(m.decided, who) &&
-		slices.ContainsFunc(slices.Concat(m.places...), func(g string) bool { return slices.Contains(modelGroups[who], g) })
-}
-
-// fillable: may the person approve.
-func (m *model) fillable(who string) bool {
-	if !m.sayable(who) {
-		return false
+// say is the first of the person's votes that may deny; none of an unknown person.
+func (m *model) say(who string, now time.Time) (vote, bool) {
+	for _, v := range m.votes(who, now) {
+		if m.sayable(v) {
+			return v, true
+		}
 	}
-	have := m.approvals[m.stage()]
-	places := m.places[m.stage()]
-	return most(places, append(slices.Clone(have), who)) > most(places, have)
+	return vote{}, false
 }
 
-func (m *model) approve(who string, now time.Time) {
+func (m *model) sayable(v vote) bool {
+	return m.state == api.Requested && v.who != m.asker && v.of != m.asker &&
+		!slices.Contains(m.behind, v.who) && !slices.Contains(m.behind, v.of) &&
+		slices.ContainsFunc(slices.Concat(m.places...), func(g string) bool { return slices.Contains(v.groups, g) })
+}
+
+// fill is the first of the person's votes that may approve.
+func (m *model) fill(who string, now time.Time) (vote, bool) {
+	for _, v := range m.votes(who, now) {
+		if !m.sayable(v) {
+			continue
+		}
+		have := m.approvals[m.stage()]
+		places := m.places[m.stage()]
+		if most(places, append(slices.Clone(have), v)) > most(places, have) {
+			return v, true
+		}
+	}
+	return vote{}, false
+}
+
+func (m *model) fillable(who string, now time.Time) bool {
+	_, ok := m.fill(who, now)
+	return ok
+}
+
+// stand keeps who stands behind a vote that was given.
+func (m *model) stand(v vote) {
+	m.decisions++
+	m.behind = append(m.behind, v.who)
+	if v.of != "" {
+		m.behind = append(m.behind, v.of)
+	}
+}
+
+func (m *model) approve(v vote, now time.Time) {
 	k := m.stage()
-	m.approvals[k] = append(m.approvals[k], who)
-	m.decided = append(m.decided, who)
+	m.approvals[k] = append(m.approvals[k], v)
+	m.stand(v)
 	if most(m.places[k], m.approvals[k]) < len(m.places[k]) {
 		return
 	}
-	m.approvals = append(m.approvals, []string{})
+	m.approvals = append(m.approvals, []vote{})
 	if m.stage() == len(m.places) {
 		m.state, m.start, m.end = api.Approved, now, now.Add(m.length)
 	}
@@ -131,25 +185,62 @@ func TestP5_ModelOfRequests(t *testing.T) {
 		r, err := s.Request(t.Context(), people[asker], input(login, "db-1"))
 		must(rt, err)
 		m := newModel(asker, login, h.clock.Now())
+		lend := func(who string) (allowed bool, err error) {
+			now, to := h.clock.Now(), rapid.SampledFrom(names).Draw(rt, "to")
+			l := loan{from: who, to: to, start: now.Add(time.Duration(rapid.IntRange(0, 2).Draw(rt, "after")) * 5 * time.Minute)}
+			l.end = l.start.Add(time.Duration(rapid.IntRange(1, 8).Draw(rt, "long")) * 5 * time.Minute)
+			d, err := s.Delegate(t.Context(), people[who], api.DelegationInput{Delegate: people[to].ID, From: &l.start, Until: l.end, Reason: "away"})
+			l.id, allowed = d.ID, to != who && slices.ContainsFunc(modelGroups[who], func(g string) bool {
+				return slices.Contains([]string{"approvers", "security", "directors"}, g)
+			})
+			if allowed {
+				m.loans = append(m.loans, l)
+			}
+			h.clock.Advance(time.Microsecond) // of two, the older one comes first
+			return allowed, err
+		}
+		for _, who := range rapid.SliceOfN(rapid.OneOf(rapid.Just(asker), rapid.SampledFrom(names)), 0, 4).Draw(rt, "lenders") {
+			if allowed, err := lend(who); (err == nil) != allowed {
+				rt.Fatalf("lending by %s: %v in the model, and the service says %v", who, allowed, err)
+			}
+		}
 
-		for range rapid.IntRange(1, 10).Draw(rt, "moves") {
+		for range rapid.IntRange(1, 14).Draw(rt, "moves") {
 			who := rapid.SampledFrom(names).Draw(rt, "who")
 			now := h.clock.Now()
 			var err error
 			var allowed bool
-			move := rapid.SampledFrom([]string{"approve", "approve", "approve", "deny", "cancel", "finish", "use", "wait", "settle"}).Draw(rt, "move")
-			if useful := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !m.fillable(n) }); move == "approve" && len(useful) > 0 {
-				who = rapid.OneOf(rapid.Just(who), rapid.SampledFrom(useful)).Draw(rt, "approver")
+			move := rapid.SampledFrom([]string{"approve", "approve", "approve", "deny", "cancel", "finish", "use", "wait", "settle", "lend", "unlend"}).Draw(rt, "move")
+			if move == "approve" || move == "deny" {
+				choices := []*rapid.Generator[string]{rapid.Just(who)}
+				if useful := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !m.fillable(n, now) }); len(useful) > 0 {
+					choices = append(choices, rapid.SampledFrom(useful))
+				}
+				if len(m.loans) > 0 {
+					l := rapid.SampledFrom(m.loans).Draw(rt, "loan")
+					choices = append(choices, rapid.SampledFrom([]string{l.from, l.to}))
+				}
+				who = rapid.OneOf(choices...).Draw(rt, "decider")
 			}
 			switch move {
 			case "approve":
-				if allowed = m.fillable(who); allowed {
-					m.approve(who, now)
+				var v vote
+				if v, allowed = m.fill(who, now); allowed {
+					m.approve(v, now)
 				}
-				_, err = s.Decide(t.Context(), people[who], r.ID, api.DecisionInput{Verdict: api.Approve})
+				var got api.Request
+				got, err = s.Decide(t.Context(), people[who], r.ID, api.DecisionInput{Verdict: api.Approve})
+				if err == nil && allowed {
+					of := got.Decisions[len(got.Decisions)-1].OnBehalfOf
+					if (of != nil) != (v.of != "") || of != nil && of.ID != people[v.of].ID {
+						rt.Fatalf("%s approved for %v, in the model for %q", who, of, v.of)
+					}
+				}
 			case "deny":
-				if allowed = m.sayable(who); allowed {
-					m.state, m.decided = api.Denied, append(m.decided, who)
+				var v vote
+				if v, allowed = m.say(who, now); allowed {
+					m.state = api.Denied
+					m.stand(v)
 				}
 				_, err = s.Decide(t.Context(), people[who], r.ID, api.DecisionInput{Verdict: api.Deny})
 			case "cancel":
@@ -173,6 +264,19 @@ func TestP5_ModelOfRequests(t *testing.T) {
 			case "settle":
 				allowed = true
 				err = s.Settle(t.Context(), r.ID)
+			case "lend":
+				allowed, err = lend(who)
+			case "unlend":
+				if len(m.loans) == 0 {
+					continue
+				}
+				i := rapid.IntRange(0, len(m.loans)-1).Draw(rt, "loan")
+				l := m.loans[i]
+				who = rapid.SampledFrom([]string{who, l.from, l.to}).Draw(rt, "ender")
+				allowed = (who == l.from || who == l.to) && now.Before(l.end)
+				if _, err = s.EndDelegation(t.Context(), people[who], l.id); allowed {
+					m.loans[i].end = now
+				}
 			}
 			m.pass(h.clock.Now())
 			if (err == nil) != allowed {
@@ -181,7 +285,7 @@ func TestP5_ModelOfRequests(t *testing.T) {
 
 			got, err := s.Get(t.Context(), auditor, r.ID)
 			must(rt, err)
-			if got.State != m.state || got.EndReason != m.why || len(got.Decisions) != len(m.decided) {
+			if got.State != m.state || got.EndReason != m.why || len(got.Decisions) != m.decisions {
 				rt.Fatalf("after %s by %s the request is %s %q, in the model %s %q", move, who, got.State, got.EndReason, m.state, m.why)
 			}
 			if !m.end.IsZero() && (!got.EndsAt.Equal(m.end) || !got.StartsAt.Equal(m.start)) {
@@ -197,11 +301,16 @@ func TestP5_ModelOfRequests(t *testing.T) {
 					rt.Fatalf("a request that is %s: in the list of %v is %v", m.state, f.states, listed)
 				}
 			}
-			observer := rapid.SampledFrom(names).Draw(rt, "observer")
-			waiting, err := s.CountWaiting(t.Context(), people[observer])
-			must(rt, err)
-			if (waiting == 1) != m.fillable(observer) || waiting > 1 {
-				rt.Fatalf("%d requests wait for %s", waiting, observer)
+			observers := []string{rapid.SampledFrom(names).Draw(rt, "observer")}
+			for _, l := range m.loans {
+				observers = append(observers, l.to)
+			}
+			for _, observer := range observers {
+				waiting, err := s.CountWaiting(t.Context(), people[observer])
+				must(rt, err)
+				if (waiting == 1) != m.fillable(observer, h.clock.Now()) || waiting > 1 {
+					rt.Fatalf("%d requests wait for %s", waiting, observer)
+				}
 			}
 			g, err := h.grant(people[asker], r.ID)
 			must(rt, err)

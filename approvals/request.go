@@ -23,7 +23,7 @@ func (s *Service) Preview(ctx context.Context, c identity.Caller, in api.Request
 	if err != nil {
 		return api.Preview{}, err
 	}
-	if err := s.checkOpen(ctx, s.cfg.Pool, c.ID); err != nil {
+	if err := s.checkAsker(ctx, a.terms); err != nil {
 		return api.Preview{}, err
 	}
 	r, err := newRequest(a.terms)
@@ -42,13 +42,14 @@ func (s *Service) Preview(ctx context.Context, c identity.Caller, in api.Request
 	if open[a.target.ID] {
 		host.State = "open"
 	}
-	for _, l := range s.policy.Logins(c.Groups, a.target.Labels, a.target.Logins) {
+	for _, l := range a.policy.Logins(c.Groups, a.target.Labels, a.target.Logins) {
 		host.Logins = append(host.Logins, l.Login)
 	}
 	return api.Preview{
 		Host: host, Login: a.terms.Login, Rule: a.rule.Name, Duration: a.terms.Duration,
-		Automatic: a.rule.Automatic, Approvers: slots, ApproveBy: a.terms.ApproveBy,
-		CertificateLifetime: a.terms.Rule.CertificateLifetime,
+		Automatic: a.terms.Rule.Automatic, Approvers: slots, ApproveBy: a.terms.ApproveBy,
+		NotBefore: a.terms.NotBefore, StartWithin: a.terms.Rule.StartWithin,
+		CertificateLifetime: a.terms.Rule.CertificateLifetime, Emergency: r.emergency(nil, a.terms.CreatedAt),
 	}, nil
 }
 
@@ -61,7 +62,7 @@ func (s *Service) Request(ctx context.Context, c identity.Caller, in api.Request
 	}
 	if r := refusal.As(err); r != nil && (r.Kind == refusal.Denied || r.Kind == refusal.NotFound || r.Kind == refusal.TooMany) {
 		s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{PersonID: c.ID, HostID: a.target.ID},
-			event.RequestRefused{Host: in.Host, Login: in.Login, Code: r.Code, Reason: r.Detail}).Under(s.policyRef()))
+			event.RequestRefused{Host: in.Host, Login: in.Login, Code: r.Code, Reason: r.Detail, Emergency: in.Emergency}).Under(ref(a.policy)))
 	}
 	if err != nil {
 		return api.Request{}, err
@@ -79,8 +80,20 @@ func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
 	events := []event.Event{r.event(t.CreatedAt, c.Actor(), c.Source, event.RequestCreated{
 		Terms: string(r.termsText), TermsHash: r.termsHash, Host: t.Host.Name, Login: t.Login,
 		Duration: t.Duration, Rule: t.Rule.Name, Reason: t.Reason, Ticket: t.Ticket,
+		Emergency: t.Emergency != nil, Drill: t.drill(), Extends: t.Extends,
 	})}
-	if t.Rule.Automatic {
+	var reviewed []string
+	switch {
+	case t.Emergency != nil:
+		if reviewed, err = s.checkReviewed(ctx, t); err != nil {
+			return err
+		}
+		opened, err := r.startEmergency(c)
+		if err != nil {
+			return err
+		}
+		events = append(events, opened...)
+	case t.Rule.Automatic:
 		started, err := r.grant(t.CreatedAt)
 		if err != nil {
 			return err
@@ -89,8 +102,11 @@ func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
 	}
 	err = pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
 		// Two asks of one person at once are counted one after the other.
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('requests of ' || $1, 0))`, c.ID); err != nil {
-			return fmt.Errorf("counting open requests: %w", err)
+		if err := lockAsks(ctx, tx, c.ID); err != nil {
+			return err
+		}
+		if err := s.cfg.People.Present(ctx, tx, c.ID); err != nil {
+			return err
 		}
 		if err := s.checkOpen(ctx, tx, c.ID); err != nil {
 			return err
@@ -98,7 +114,20 @@ func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
 		if err := r.insert(ctx, tx); err != nil {
 			return err
 		}
+		if t.Extends != "" {
+			if err := s.keepExtension(ctx, tx, c, r); err != nil {
+				return err
+			}
+		}
+		if t.Emergency != nil {
+			if err := s.keepEmergency(ctx, tx, r, reviewed); err != nil {
+				return err
+			}
+		}
 		if err := s.schedule(ctx, tx, r); err != nil {
+			return err
+		}
+		if err := s.tellAsked(ctx, tx, r, a.rule); err != nil {
 			return err
 		}
 		return s.cfg.Log.Stage(ctx, tx, events...)
@@ -108,6 +137,19 @@ func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
 	}
 	s.cfg.Log.Kick()
 	return nil
+}
+
+// checkAsker refuses for what the person who asks has done before, or because of
+// what was done to them.
+func (s *Service) checkAsker(ctx context.Context, t Terms) error {
+	err := s.cfg.People.Present(ctx, s.cfg.Pool, t.Person.ID)
+	if err == nil {
+		err = s.checkOpen(ctx, s.cfg.Pool, t.Person.ID)
+	}
+	if err == nil && t.Emergency != nil {
+		_, err = s.checkReviewed(ctx, t)
+	}
+	return err
 }
 
 // checkOpen refuses when the person has MaxOpen open requests.

@@ -56,7 +56,7 @@ func TestRefusedAsks(t *testing.T) {
 		"no key":                   {func(in *api.RequestInput) { in.PublicKey = "hello" }, approvals.ErrBadKey, false},
 		"two keys":                 {func(in *api.RequestInput) { in.PublicKey = key + "\n" + key }, approvals.ErrBadKey, false},
 		"key with options":         {func(in *api.RequestInput) { in.PublicKey = `command="sh" ` + key }, approvals.ErrBadKey, false},
-		"emergency":                {func(in *api.RequestInput) { in.Emergency = true }, approvals.ErrEmergency, true},
+		"emergency":                {func(in *api.RequestInput) { in.Emergency = true }, policy.ErrNoEmergency, true},
 	} {
 		in := input("dba", "db-1")
 		tt.change(&in)
@@ -204,34 +204,6 @@ func TestOpenRequestsAreLimited(t *testing.T) {
 	// What has expired by the clock is not open, although no job has run.
 	h.clock.Advance(time.Hour)
 	h.ask(erin, "dba", "db-1")
-}
-
-func TestPolicyVersions(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t)
-	other := strings.Replace(testPolicy, "max: 2h", "max: 3h", 1)
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			if v := h.open(other).Policy().Version; v != 2 {
-				t.Errorf("the same document became version %d", v)
-			}
-		})
-	}
-	wg.Wait()
-	if v := h.open(other).Policy().Version; v != 2 {
-		t.Errorf("the document in force became version %d", v)
-	}
-	if v := h.open(testPolicy).Policy().Version; v != 3 {
-		t.Errorf("back to the first document: version %d", v)
-	}
-	events := h.all("policy.activated")
-	if len(events) != 3 || h.count(`SELECT count(*) FROM policy_versions`) != 3 {
-		t.Errorf("%d activations in the log", len(events))
-	}
-	if h.Policy().Version != 1 || h.Policy().Hash == "" {
-		t.Errorf("the first process works under version %d", h.Policy().Version)
-	}
 }
 
 func TestNewRefusesMissingFields(t *testing.T) {

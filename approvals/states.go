@@ -30,6 +30,8 @@ type request struct {
 	endsWhy  string // the end reason
 	key      string
 	decision []decision // in the order in which they were taken
+	review   *review    // of an emergency; nil while it waits
+	next     string     // id of the request that extends this one, if that counts
 
 	broken error // the texts cannot be read: somebody wrote them by hand
 }
@@ -40,6 +42,10 @@ type decision struct {
 	text      []byte
 	hash      string
 	statement Statement
+	taken     time.Time // by the broker; when it was said stands in the statement
+	idToken   string    // with assurance provider
+	keysHash  string    // of the note about the keys that the token verifies with
+	void      bool      // counts no more: the approver was removed before it had opened anything
 }
 
 // newRequest is a request that nobody has decided on.
@@ -90,11 +96,14 @@ func (r *request) grant(now time.Time) (event.Data, error) {
 	}
 	evidence := []string{}
 	for _, d := range r.decision {
-		evidence = append(evidence, d.hash)
+		if !d.void {
+			evidence = append(evidence, d.hash)
+		}
 	}
 	return event.GrantStarted{
 		TermsHash: r.termsHash, Automatic: r.terms.Rule.Automatic, Decisions: evidence,
 		StartsAt: w.start, EndsAt: w.end,
+		Emergency: r.terms.Emergency != nil, Drill: r.terms.drill(), Extends: r.terms.Extends,
 	}, nil
 }
 
@@ -107,7 +116,7 @@ func (r *request) end(why string, at time.Time) event.Data {
 // lastTime is when the request was last decided on, or made.
 func (r *request) lastTime() time.Time {
 	if n := len(r.decision); n > 0 {
-		return r.decision[n-1].statement.Time
+		return r.decision[n-1].taken
 	}
 	return r.terms.CreatedAt
 }
@@ -115,11 +124,11 @@ func (r *request) lastTime() time.Time {
 // granted reports whether there is a grant that has not ended.
 func (r *request) granted() bool { return r.state == api.Approved || r.state == api.Active }
 
-// approvals are the decisions that approve, in the words of the quorum.
+// approvals are the decisions that approve and count, in the words of the quorum.
 func (r *request) approvals() []policy.Approval {
 	var out []policy.Approval
 	for _, d := range r.decision {
-		if d.statement.Verdict == api.Approve {
+		if d.statement.Verdict == api.Approve && !d.void {
 			out = append(out, d.statement.approval())
 		}
 	}
@@ -143,32 +152,11 @@ func (r *request) waitingGroups() []string {
 }
 
 // visible reports whether the caller may know of the request (P10): its
-// requester, members of groups that decide on it, auditors and operators.
+// requester, members of groups that decide on it or are told of an emergency,
+// auditors and operators.
 func (r *request) visible(c identity.Caller) bool {
-	return r.personID == c.ID || c.Has(api.Auditor) || c.Has(api.Operator) || r.decider(c.Person)
-}
-
-// decider reports whether the person is in a group that decides on the request.
-func (r *request) decider(p identity.Person) bool {
-	return slices.ContainsFunc(r.terms.groups(), func(g string) bool { return slices.Contains(p.Groups, g) })
-}
-
-// mayDecide says why the person cannot give the verdict, or nil. The request
-// must be settled.
-func (r *request) mayDecide(p identity.Person, v api.Verdict) error {
-	switch {
-	case r.personID == p.ID:
-		return ErrOwnRequest
-	case !r.decider(p):
-		return ErrNotApprover
-	case slices.ContainsFunc(r.decision, func(d decision) bool { return d.statement.Approver.ID == p.ID }):
-		return ErrAlreadyDecided
-	case r.state != api.Requested:
-		return ErrClosed.With("the request is %s", r.state)
-	case v == api.Approve && !policy.MayFill(r.terms.stages(), r.approvals(), policy.Approval{PersonID: p.ID, Groups: p.Groups}):
-		return ErrNotNeeded
-	}
-	return nil
+	return r.personID == c.ID || c.Has(api.Auditor) || c.Has(api.Operator) ||
+		slices.ContainsFunc(r.terms.readers(), func(g string) bool { return slices.Contains(c.Groups, g) })
 }
 
 // mayCancel says why the person cannot cancel the settled request, or nil.

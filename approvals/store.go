@@ -57,11 +57,20 @@ func (s *Service) requests(ctx context.Context, db querier, sql string, args ...
 	if rows, err = db.Query(ctx, selectDecisions+`ANY($1) ORDER BY request_id, position`, keys); err != nil {
 		return nil, fmt.Errorf("reading decisions: %w", err)
 	}
-	return list, addDecisions(rows, list)
+	if err := addDecisions(rows, list); err != nil {
+		return nil, err
+	}
+	if err := addReviews(ctx, db, list); err != nil {
+		return nil, err
+	}
+	return list, s.addExtensions(ctx, db, list)
 }
 
 // selectDecisions is what addDecisions reads, but for the request and the order.
-const selectDecisions = `SELECT request_id, id, statement, statement_hash FROM decisions WHERE request_id = `
+const selectDecisions = `
+	SELECT request_id, id, statement, statement_hash, decided_at, coalesce(id_token, ''), coalesce(keys_hash, ''),
+		EXISTS (SELECT FROM void_decisions v WHERE v.decision_id = decisions.id)
+	FROM decisions WHERE request_id = `
 
 func addDecisions(rows pgx.Rows, list []*request) error {
 	byID := make(map[string]*request, len(list))
@@ -70,13 +79,15 @@ func addDecisions(rows pgx.Rows, list []*request) error {
 	}
 	var id string
 	var d decision
-	_, err := pgx.ForEachRow(rows, []any{&id, &d.id, &d.text, &d.hash}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &d.id, &d.text, &d.hash, &d.taken, &d.idToken, &d.keysHash, &d.void}, func() error {
 		r := byID[id]
 		statement, err := ParseStatement(d.text)
 		if err != nil {
 			r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", id, err))
 		}
-		r.decision = append(r.decision, decision{id: d.id, text: slices.Clone(d.text), hash: d.hash, statement: statement})
+		kept := d
+		kept.text, kept.taken, kept.statement = slices.Clone(d.text), d.taken.UTC(), statement
+		r.decision = append(r.decision, kept)
 		return nil
 	})
 	if err != nil {
@@ -121,6 +132,12 @@ func (s *Service) one(ctx context.Context, db querier, sql, id string) (*request
 	if len(list) == 0 {
 		return nil, ErrUnknownRequest
 	}
+	if err := addReviews(ctx, db, list); err != nil {
+		return nil, err
+	}
+	if err := s.addExtensions(ctx, db, list); err != nil {
+		return nil, err
+	}
 	return list[0], list[0].broken
 }
 
@@ -130,7 +147,7 @@ func (r *request) insert(ctx context.Context, tx pgx.Tx) error {
 		INSERT INTO requests (id, person_id, host_id, policy_version, terms, terms_hash, approver_groups,
 			created_at, approve_by, state, waiting_groups, starts_at, ends_at, use_by, key)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
-		r.id, r.personID, r.hostID, r.terms.PolicyVersion, r.termsText, r.termsHash, r.terms.groups(),
+		r.id, r.personID, r.hostID, r.terms.PolicyVersion, r.termsText, r.termsHash, r.terms.readers(),
 		r.terms.CreatedAt, r.terms.ApproveBy, r.state, r.waitingGroups(), r.starts, r.ends, r.useBy, r.key)
 	if err != nil {
 		return fmt.Errorf("writing request %s: %w", r.id, err)
@@ -154,10 +171,16 @@ func (r *request) save(ctx context.Context, tx pgx.Tx) error {
 // insertDecision adds a decision to a locked request, in the database and in r.
 func (r *request) insertDecision(ctx context.Context, tx pgx.Tx, d decision) error {
 	r.decision = append(r.decision, d)
+	var onBehalfOf StatementDelegator
+	if f := d.statement.OnBehalfOf; f != nil {
+		onBehalfOf = *f
+	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO decisions (id, request_id, position, requester_id, approver_id, statement, statement_hash, decided_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		d.id, r.id, len(r.decision), r.personID, d.statement.Approver.ID, d.text, d.hash, d.statement.Time)
+		INSERT INTO decisions (id, request_id, position, requester_id, approver_id, statement, statement_hash, decided_at,
+			assurance, id_token, keys_hash, for_id, delegation_id)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, ''), nullif($11, ''), nullif($12, ''), nullif($13, ''))`,
+		d.id, r.id, len(r.decision), r.personID, d.statement.Approver.ID, d.text, d.hash, d.taken,
+		d.statement.Assurance, d.idToken, d.keysHash, onBehalfOf.ID, onBehalfOf.Delegation)
 	if err != nil {
 		return fmt.Errorf("writing a decision on request %s: %w", r.id, err)
 	}

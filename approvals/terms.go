@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,17 @@ type Terms struct {
 	PolicyHash    string      `json:"policy_hash"`
 	PolicyVersion int64       `json:"policy_version,string"`
 	Rule          TermsRule   `json:"rule"`
+
+	Extends   string          `json:"extends,omitempty"`   // the request whose grant this one follows without a gap
+	Emergency *TermsEmergency `json:"emergency,omitempty"` // the grant starts before approval, and is reviewed
+}
+
+// TermsEmergency is what follows a door that was opened before approval.
+type TermsEmergency struct {
+	Drill        bool      `json:"drill"`         // a rehearsal, marked as such everywhere
+	Told         []string  `json:"told"`          // groups whose members are told at once, and may see it
+	ReviewGroups []string  `json:"review_groups"` // groups whose members may review it, if they are independent
+	ReviewBy     time.Time `json:"review_by"`
 }
 
 // TermsPerson is the requester in the terms.
@@ -53,6 +65,23 @@ type TermsRule struct {
 	StartWithin         string       `json:"start_within,omitempty"` // from the start to the first use; empty: until the end
 	CertificateLifetime string       `json:"certificate_lifetime"`
 	SourceAddress       []string     `json:"source_address"` // CIDRs; empty: from anywhere
+	NoPTY               bool         `json:"no_pty,omitempty"`
+	Forwarding          []string     `json:"forwarding,omitempty"` // agent, port, x11
+	KeyTypes            []string     `json:"key_types,omitempty"`  // empty: all that are strong
+	VerifyRequired      bool         `json:"verify_required,omitempty"`
+	SingleUse           bool         `json:"single_use,omitempty"`
+	MaxSignInAge        string       `json:"max_sign_in_age,omitempty"` // of the requester's sign-in at each certificate
+	Assurance           string       `json:"assurance"`                 // of decisions: session or provider
+	MaxAge              string       `json:"max_age,omitempty"`         // of the approver's authentication
+	ACRValues           []string     `json:"acr_values,omitempty"`
+	Extend              *TermsExtend `json:"extend,omitempty"` // nil: never
+}
+
+// TermsExtend says how the grant may be followed by another.
+type TermsExtend struct {
+	Times     int    `json:"times"`
+	By        string `json:"by"`
+	Automatic bool   `json:"automatic"`
 }
 
 // TermsStage is one stage of approvals: all slots must be filled.
@@ -94,7 +123,7 @@ func ParseTerms(text []byte) (Terms, error) {
 }
 
 // termsTimes are the lengths of time in terms.
-type termsTimes struct{ duration, startWithin, certificate time.Duration }
+type termsTimes struct{ duration, startWithin, certificate, maxAge time.Duration }
 
 func (t Terms) times() (termsTimes, error) {
 	var out termsTimes
@@ -104,6 +133,11 @@ func (t Terms) times() (termsTimes, error) {
 	}
 	if out.certificate, err = time.ParseDuration(t.Rule.CertificateLifetime); err != nil || out.certificate <= 0 {
 		return out, fmt.Errorf("certificate lifetime %q is not a positive time", t.Rule.CertificateLifetime)
+	}
+	if t.Rule.MaxAge != "" {
+		if out.maxAge, err = time.ParseDuration(t.Rule.MaxAge); err != nil || out.maxAge <= 0 {
+			return out, fmt.Errorf("max age %q is not a positive time", t.Rule.MaxAge)
+		}
 	}
 	if t.Rule.StartWithin == "" {
 		return out, nil
@@ -166,14 +200,30 @@ func (t Terms) groups() []string {
 	return out
 }
 
-// termsRule freezes a rule's numbers.
-func termsRule(r *policy.Rule) TermsRule {
+// termsRule freezes a rule's numbers, with approvers unless the ask is automatic.
+func termsRule(r *policy.Rule, automatic bool) TermsRule {
 	out := TermsRule{
-		Name: r.Name, Automatic: r.Automatic, Stages: []TermsStage{},
+		Name: r.Name, Automatic: automatic, Stages: []TermsStage{},
 		CertificateLifetime: short(r.CertificateLifetime), SourceAddress: append([]string{}, r.SourceAddress...),
+		NoPTY: r.NoPTY, KeyTypes: slices.Clone(r.KeyTypes), VerifyRequired: r.VerifyRequired, SingleUse: r.SingleUse,
+		Assurance: string(r.Assurance), ACRValues: slices.Clone(r.ACRValues),
 	}
-	if r.StartWithin > 0 {
-		out.StartWithin = short(r.StartWithin)
+	for _, f := range r.Forwarding {
+		out.Forwarding = append(out.Forwarding, string(f))
+	}
+	for _, d := range []struct {
+		to   *string
+		from time.Duration
+	}{{&out.StartWithin, r.StartWithin}, {&out.MaxSignInAge, r.MaxSignInAge}, {&out.MaxAge, r.MaxAge}} {
+		if d.from > 0 {
+			*d.to = short(d.from)
+		}
+	}
+	if r.Extend.Times > 0 {
+		out.Extend = &TermsExtend{Times: r.Extend.Times, By: short(r.Extend.By), Automatic: r.Extend.Automatic}
+	}
+	if automatic {
+		return out
 	}
 	for _, stage := range r.Stages {
 		var s TermsStage

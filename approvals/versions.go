@@ -5,45 +5,84 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"sallyport/api"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
 )
 
-// activate makes the document a version: the newest one if that has the same
-// hash, else a new one, with its event. Of several processes that start at once
-// with one document, one makes the version.
-func (s *Service) activate(ctx context.Context, p *policy.Policy) (*policy.Policy, error) {
-	active := *p
+// begin makes the file's document a version if nobody could propose one: there is
+// none yet, or the one in force names no operators. Otherwise the file decides
+// nothing, and begin only says so if it differs. Of several processes that start
+// at once, one makes the version.
+func (s *Service) begin(ctx context.Context, file *policy.Policy) error {
 	now := s.cfg.Clock.Now()
-	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('policy versions', 0))`); err != nil {
+	var head *policy.Policy
+	var staged []uuid.UUID
+	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) (err error) {
+		if err := lockVersions(ctx, tx); err != nil {
 			return err
 		}
-		var newest string
-		err := tx.QueryRow(ctx, `SELECT version, hash FROM policy_versions ORDER BY version DESC LIMIT 1`).
-			Scan(&active.Version, &newest)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		if head, err = s.head(ctx, tx); err != nil {
 			return err
 		}
-		if newest == p.Hash {
+		if head != nil && (head.Hash == file.Hash || len(head.Roles[api.Operator]) > 0) {
 			return nil
 		}
-		active.Version++
-		_, err = tx.Exec(ctx, `
-			INSERT INTO policy_versions (version, hash, document, activated_at) VALUES ($1, $2, $3, $4)`,
-			active.Version, p.Hash, p.Text, now)
+		n, adopted, err := adopt(ctx, tx, file, head)
 		if err != nil {
 			return err
 		}
-		ref := event.PolicyRef{Version: active.Version, Hash: active.Hash}
-		return s.cfg.Log.Stage(ctx, tx, event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{},
-			event.PolicyActivated{Rules: len(p.Rules), Bytes: len(p.Text)}).Under(ref))
+		e := event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{},
+			event.PolicyActivated{Rules: len(file.Rules), Bytes: len(file.Text)}).
+			Under(event.PolicyRef{Version: n, Hash: file.Hash})
+		if !adopted {
+			if err := insertVersion(ctx, tx, n, file, now); err != nil {
+				return err
+			}
+		}
+		a := Activation{Format: ActivationFormat, Version: n, Hash: file.Hash, EventID: e.ID.String(), Time: now}
+		if err := s.insertActivation(ctx, tx, a, ""); err != nil {
+			return err
+		}
+		staged = append(staged, e.ID)
+		return s.cfg.Log.Stage(ctx, tx, e)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("activating the policy: %w", err)
+		return fmt.Errorf("activating the policy: %w", err)
 	}
-	s.cfg.Log.Kick()
-	return &active, nil
+	if len(staged) > 0 {
+		_, err := s.cfg.Log.Wait(ctx, staged...)
+		return err
+	}
+	if head.Hash != file.Hash {
+		s.cfg.Logger.Warn("the policy's file is not what is in force: a version that was approved since is. "+
+			"To bring the file into force, propose it: sally policy propose FILE",
+			"version_in_force", head.Version, "hash_in_force", head.Hash, "hash_of_file", file.Hash)
+	}
+	return nil
+}
+
+// adopt finds the number of the version that the file becomes. A database that was
+// begun before versions were vouched for has rows of documents that were in force:
+// the newest of those keeps its number if it is the file's, which somebody has put
+// before the broker again.
+func adopt(ctx context.Context, tx pgx.Tx, file, head *policy.Policy) (n int64, adopted bool, err error) {
+	var newest string
+	var taken bool
+	err = tx.QueryRow(ctx, `
+		SELECT version, hash, EXISTS (SELECT FROM policy_activations AS a WHERE a.version = v.version)
+		FROM policy_versions AS v ORDER BY version DESC LIMIT 1`).Scan(&n, &newest, &taken)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 1, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	if head == nil && newest == file.Hash && !taken {
+		return n, true, nil
+	}
+	return n + 1, false, nil
 }

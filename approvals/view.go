@@ -23,7 +23,9 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 	if err != nil {
 		return api.Request{}, err
 	}
-	if !r.visible(c) {
+	if may, err := s.reads(ctx, c, r); err != nil {
+		return api.Request{}, err
+	} else if !may {
 		return api.Request{}, ErrUnknownRequest
 	}
 	shown, err := s.show(ctx, c, []*request{r}, s.cfg.Clock.Now())
@@ -46,17 +48,20 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 	return out, nil
 }
 
-// State is how far a request has come, for those to whom Get shows it. Whoever
-// waits for a change asks again and again, and this reads little.
-func (s *Service) State(ctx context.Context, c identity.Caller, id string) (api.State, error) {
+// State is how far a request has come, and how many decisions it has, for those
+// to whom Get shows it. Whoever waits for a change asks again and again, and this
+// reads little.
+func (s *Service) State(ctx context.Context, c identity.Caller, id string) (api.State, int, error) {
 	r, err := s.find(ctx, id)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	if !r.visible(c) {
-		return "", ErrUnknownRequest
+	if may, err := s.reads(ctx, c, r); err != nil {
+		return "", 0, err
+	} else if !may {
+		return "", 0, ErrUnknownRequest
 	}
-	return r.state, nil
+	return r.state, len(r.decision), nil
 }
 
 // show turns settled requests into what the caller sees in lists.
@@ -65,7 +70,12 @@ func (s *Service) show(ctx context.Context, c identity.Caller, list []*request, 
 	for _, r := range list {
 		ids = append(ids, r.personID)
 		for _, d := range r.decision {
-			ids = append(ids, d.statement.Approver.ID)
+			for _, p := range d.statement.behind() {
+				ids = append(ids, p.ID)
+			}
+		}
+		if r.review != nil {
+			ids = append(ids, r.review.statement.Reviewer.ID)
 		}
 	}
 	people := map[string]api.Person{}
@@ -78,12 +88,18 @@ func (s *Service) show(ctx context.Context, c identity.Caller, list []*request, 
 			people[p.ID] = named(p)
 		}
 	}
+	who, err := s.voter(ctx, s.cfg.Pool, c.Person)
+	if err != nil {
+		return nil, err
+	}
+	who = who.at(now)
 	out := make([]api.Request, len(list))
 	for i, r := range list {
 		out[i] = r.api(people)
-		out[i].Actions = r.actions(c, now)
+		out[i].Actions = r.actions(who, now)
+		out[i].Emergency = r.emergency(people, now)
 	}
-	return out, nil
+	return out, s.addReviewActions(ctx, c, list, out)
 }
 
 // api is the request as everybody who may see it sees it.
@@ -96,33 +112,52 @@ func (r *request) api(people map[string]api.Person) api.Request {
 		Policy: api.PolicyRef{Version: t.PolicyVersion, Hash: t.PolicyHash}, TermsHash: r.termsHash,
 		CreatedAt: t.CreatedAt, ApproveBy: t.ApproveBy,
 		StartsAt: r.starts, EndsAt: r.ends, EndReason: r.endsWhy, KeyFingerprint: r.key,
-		CertificateLifetime: t.Rule.CertificateLifetime, Approvers: r.slots(),
+		CertificateLifetime: t.Rule.CertificateLifetime, Approvers: r.slots(), Assurance: t.Rule.Assurance,
+		Extends: t.Extends, ExtendedBy: r.next, StartWithin: t.Rule.StartWithin,
+	}
+	if e := t.Rule.Extend; e != nil {
+		out.Extend = &api.ExtendRule{Times: e.Times, By: e.By, Automatic: e.Automatic || t.Rule.Automatic}
+	}
+	if r.state == api.Approved {
+		out.UseBy = r.useBy
 	}
 	for _, d := range r.decision {
+		var onBehalfOf *api.Person
+		if f := d.statement.OnBehalfOf; f != nil {
+			p := people[f.ID]
+			onBehalfOf = &p
+		}
 		out.Decisions = append(out.Decisions, api.Decision{
-			ID: d.id, Approver: people[d.statement.Approver.ID], Verdict: d.statement.Verdict,
-			Comment: d.statement.Comment, TermsHash: d.statement.TermsHash, At: d.statement.Time,
+			OnBehalfOf: onBehalfOf,
+			ID:         d.id, Approver: people[d.statement.Approver.ID], Verdict: d.statement.Verdict,
+			Comment: d.statement.Comment, TermsHash: d.statement.TermsHash, At: d.taken, Void: d.void,
+			Evidence: d.shown(),
 		})
 	}
 	return out
 }
 
 // actions says what the caller can do with the settled request, and if not, why.
-func (r *request) actions(c identity.Caller, now time.Time) []api.Action {
-	action := func(name string, err error) api.Action {
-		a := api.Action{Name: name, Allowed: err == nil}
-		if refused := refusal.As(err); refused != nil {
-			a.Why = refused.Detail
-		}
-		return a
-	}
+func (r *request) actions(who voter, now time.Time) []api.Action {
+	_, approve := r.mayDecide(who, api.Approve)
+	_, deny := r.mayDecide(who, api.Deny)
 	return []api.Action{
-		action("approve", r.mayDecide(c.Person, api.Approve)),
-		action("deny", r.mayDecide(c.Person, api.Deny)),
-		action("cancel", r.mayCancel(c.Person)),
-		action("finish", r.mayFinish(c.Person)),
-		action("connect", r.mayConnect(c.Person, now)),
+		action("approve", approve),
+		action("deny", deny),
+		action("cancel", r.mayCancel(who.Person)),
+		action("finish", r.mayFinish(who.Person)),
+		action("extend", r.mayExtend(who.Person)),
+		action("connect", r.mayConnect(who.Person, now)),
 	}
+}
+
+// action is what is known of an action that err refuses, if anything does.
+func action(name string, err error) api.Action {
+	a := api.Action{Name: name, Allowed: err == nil}
+	if refused := refusal.As(err); refused != nil {
+		a.Why = refused.Detail
+	}
+	return a
 }
 
 // slots are the terms' slots with the approvals that they have.
@@ -139,23 +174,23 @@ func (r *request) slots() []api.Slot {
 }
 
 // slotsWithPeople also names those who could decide: members of the slot's groups
-// at their last sign-in, but not the requester, nor who has decided.
+// at their last sign-in and those who stand in for some, but not the requester,
+// nor who has decided.
 func (s *Service) slotsWithPeople(ctx context.Context, r *request) ([]api.Slot, error) {
 	out := r.slots()
 	for i := range out {
 		// As many more as can drop out again.
-		members, err := s.cfg.People.Members(ctx, out[i].Groups, maxPeople+1+len(r.decision))
+		members, err := s.cfg.People.Members(ctx, out[i].Groups, maxPeople+1+2*len(r.decision))
 		if err != nil {
 			return nil, err
 		}
 		for _, p := range members {
-			decided := slices.ContainsFunc(r.decision, func(d decision) bool { return d.statement.Approver.ID == p.ID })
-			if p.ID != r.personID && !decided && len(out[i].People) < maxPeople {
+			if p.ID != r.personID && !r.behind(p.ID) && len(out[i].People) < maxPeople {
 				out[i].People = append(out[i].People, named(p))
 			}
 		}
 	}
-	return out, nil
+	return out, s.addDelegates(ctx, r, out)
 }
 
 // named is a person as others see them: their groups are nobody else's business.
@@ -167,20 +202,29 @@ func named(p identity.Person) api.Person {
 // rule that would apply.
 func (s *Service) Rules(c identity.Caller, t Target) []api.HostRule {
 	out := []api.HostRule{}
-	for _, l := range s.policy.Logins(c.Groups, t.Labels, t.Logins) {
-		rule := api.HostRule{
-			Login: l.Login, Rule: l.Rule.Name, Automatic: l.Rule.Automatic,
-			MaxDuration: short(l.Rule.MaxDuration), DefaultDuration: short(l.Rule.DefaultDuration),
-			Reason: textRule(l.Rule.Reason), Ticket: textRule(l.Rule.Ticket),
-		}
-		for i, stage := range l.Rule.Stages {
-			for _, slot := range stage.Slots {
-				rule.Approvers = append(rule.Approvers, api.Slot{Stage: i + 1, Groups: slot.Groups, Count: slot.Count})
-			}
-		}
-		out = append(out, rule)
+	for _, l := range s.Policy().Logins(c.Groups, t.Labels, t.Logins) {
+		out = append(out, s.hostRule(c, l))
 	}
 	return out
+}
+
+// hostRule is a rule as those whom it lets ask see it, for an ask made now.
+func (s *Service) hostRule(c identity.Caller, l policy.LoginRule) api.HostRule {
+	rule := api.HostRule{
+		Login: l.Login, Rule: l.Rule.Name, Automatic: l.Rule.AutomaticAt(s.cfg.Clock.Now()),
+		MaxDuration: short(l.Rule.MaxDuration), DefaultDuration: short(l.Rule.DefaultDuration),
+		Reason: textRule(l.Rule.Reason), Ticket: textRule(l.Rule.Ticket), Emergency: emergencyRule(l.Rule, c),
+		SingleUse: l.Rule.SingleUse, KeyTypes: l.Rule.KeyTypes,
+	}
+	if rule.Automatic {
+		return rule
+	}
+	for i, stage := range l.Rule.Stages {
+		for _, slot := range stage.Slots {
+			rule.Approvers = append(rule.Approvers, api.Slot{Stage: i + 1, Groups: slot.Groups, Count: slot.Count})
+		}
+	}
+	return rule
 }
 
 func textRule(t policy.Text) *api.TextRule {

@@ -51,10 +51,12 @@ func (e Entry) API(withLeaf bool) api.Event {
 		out.Leaf = e.Leaf
 	}
 	var fields struct {
-		Actor   event.Actor    `json:"actor"`
-		Source  string         `json:"source"`
-		Subject event.Subject  `json:"subject"`
-		Data    map[string]any `json:"data"`
+		Actor  event.Actor `json:"actor"`
+		Source string      `json:"source"`
+
+		OnBehalfOf *event.Actor   `json:"on_behalf_of"`
+		Subject    event.Subject  `json:"subject"`
+		Data       map[string]any `json:"data"`
 	}
 	dec := json.NewDecoder(bytes.NewReader(e.Leaf))
 	dec.UseNumber()
@@ -62,6 +64,9 @@ func (e Entry) API(withLeaf bool) api.Event {
 		return out
 	}
 	out.Actor = api.EventActor{Kind: string(fields.Actor.Kind), ID: fields.Actor.ID, Name: fields.Actor.Name}
+	if a := fields.OnBehalfOf; a != nil {
+		out.OnBehalfOf = &api.EventActor{Kind: string(a.Kind), ID: a.ID, Name: a.Name}
+	}
 	out.Source = fields.Source
 	out.Request, out.Host, out.Person = fields.Subject.RequestID, fields.Subject.HostID, fields.Subject.PersonID
 	out.Data = fields.Data
@@ -168,6 +173,18 @@ func (l *Log) Entry(ctx context.Context, index int64) (Entry, error) {
 		return Entry{}, fmt.Errorf("reading entry %d: %w", index, err)
 	}
 	return e, nil
+}
+
+// Find is the entry of one event, or ErrNoEntry while it has no place.
+func (l *Log) Find(ctx context.Context, id uuid.UUID) (Entry, error) {
+	entries, err := l.byID(ctx, []uuid.UUID{id})
+	if err != nil {
+		return Entry{}, err
+	}
+	if len(entries) == 0 {
+		return Entry{}, ErrNoEntry
+	}
+	return entries[0], nil
 }
 
 // byID reads those of the events that have their places.

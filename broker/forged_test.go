@@ -11,6 +11,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals"
+	"sallyport/approvals/evidence"
 	"sallyport/broker/certs"
 	"sallyport/internal/ids"
 )
@@ -63,7 +64,8 @@ func TestForgedRowsYieldNothing(t *testing.T) {
 	r = s.ask("dba", "db-1")
 	statement, err := approvals.Statement{Format: approvals.StatementFormat, RequestID: r.ID, TermsHash: r.TermsHash, Verdict: api.Approve,
 		Approver: approvals.StatementApprover{ID: s.approver.ID, Issuer: s.approver.Issuer, Subject: s.approver.Subject},
-		Groups:   []string{"approvers"}, PolicyHash: r.Policy.Hash, Time: s.clock.Now(), Random: "00112233445566778899aabbccddeeff"}.Encode()
+		Groups:   []string{"approvers"}, PolicyHash: r.Policy.Hash, Time: s.clock.Now(), Random: "00112233445566778899aabbccddeeff",
+		Assurance: evidence.Session, SignIn: &approvals.StatementSignIn{AuthTime: s.clock.Now()}}.Encode()
 	must(t, err)
 	exec(`INSERT INTO decisions (id, request_id, position, requester_id, approver_id, statement, statement_hash, decided_at)
 		VALUES ($1, $2, 1, $3, $4, $5, $6, $7)`, ids.New(ids.Decision), r.ID, s.engineer.ID, s.approver.ID, statement, sum(statement), s.clock.Now())

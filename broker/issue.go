@@ -17,6 +17,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/approvals/policy"
 	"sallyport/audit"
 	"sallyport/audit/event"
 	"sallyport/broker/certs"
@@ -40,10 +41,12 @@ type intent struct {
 //
 //  1. The key is strong, and the proof shows that the caller holds it (P6).
 //  2. The log has the grant, with the terms and decisions that the database has.
-//  3. In one transaction: the grant is the caller's, its evidence allows it now,
-//     the host and the login are still there, the key is the one that the grant
-//     is bound to or becomes it (P4), and the limit is not reached; then the
-//     serial, the pre-certificate, the row and the event.
+//  3. In one transaction: the grant is the caller's, who has not been removed, its
+//     evidence allows it now, its terms are what the policy gave, the sign-in is as
+//     new as the rule wants it, the host and the login are still there, the key is
+//     the one that the grant is bound to or becomes it (P4) and of a type that the
+//     terms allow, and the limit is not reached; then the serial, the
+//     pre-certificate, the row and the event.
 //  4. The event has its place in the log (P1).
 //  5. The CA signs, and the certificate is checked against what was decided.
 //
@@ -110,29 +113,41 @@ func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string,
 	return cert, key, err
 }
 
-// started is what the log says of the grant's start: a grant that somebody wrote
-// into the database behind the broker's back has no such event. It may be
-// waiting for its place still.
-func (b *Broker) started(ctx context.Context, requestID string) ([]event.GrantStarted, error) {
-	entries, err := b.cfg.Log.Entries(ctx, audit.Filter{RequestID: requestID, Type: "grant.started"})
-	if err != nil {
-		return nil, err
-	}
-	var started []event.GrantStarted
-	for _, entry := range entries {
-		e, err := entry.Event()
+// starts are what the log says of the starts of grants, by request.
+type starts map[string][]event.GrantStarted
+
+// started is what the log says of the grant's start, and of those that it extends:
+// a grant that somebody wrote into the database behind the broker's back has no
+// such event. It may be waiting for its place still.
+func (b *Broker) started(ctx context.Context, requestID string) (starts, error) {
+	found := starts{}
+	for id := requestID; id != "" && len(found) <= policy.MaxExtensions; {
+		entries, err := b.cfg.Log.Entries(ctx, audit.Filter{RequestID: id, Type: "grant.started"})
 		if err != nil {
 			return nil, err
 		}
-		if data, ok := e.Data.(event.GrantStarted); ok && e.Subject.RequestID == requestID {
-			started = append(started, data)
+		found[id] = nil
+		var earlier string
+		for _, entry := range entries {
+			e, err := entry.Event()
+			if err != nil {
+				return nil, err
+			}
+			if data, ok := e.Data.(event.GrantStarted); ok && e.Subject.RequestID == id {
+				found[id] = append(found[id], data)
+				earlier = data.Extends
+			}
 		}
+		if _, seen := found[earlier]; seen {
+			break
+		}
+		id = earlier
 	}
-	return started, nil
+	return found, nil
 }
 
 // intend decides on a certificate and writes it down.
-func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, requestID string, key ssh.PublicKey, started []event.GrantStarted) (intent, error) {
+func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, requestID string, key ssh.PublicKey, started starts) (intent, error) {
 	g, err := b.cfg.Approvals.LockGrant(ctx, tx, c, requestID)
 	if err != nil {
 		return intent{}, err
@@ -141,11 +156,17 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 	if err := g.Check(now); err != nil {
 		return intent{}, err
 	}
+	if err := b.cfg.Approvals.CheckPolicy(ctx, tx, g); err != nil {
+		return intent{}, err
+	}
 	if g.RequestID != requestID || c.ID == "" || g.Terms.Person.ID != c.ID {
 		return intent{}, approvals.ErrUnknownRequest
 	}
 	if !logged(g, started) {
 		return intent{}, approvals.ErrEvidence.With("the log knows no such grant")
+	}
+	if err := g.CheckSignIn(c.AuthTime, now); err != nil {
+		return intent{}, err
 	}
 	host, err := b.target(ctx, tx, g.Terms)
 	if err != nil {
@@ -157,17 +178,22 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 			return intent{}, approvals.ErrOtherKey
 		}
 	}
-	serial, err := b.serial(ctx, tx, requestID)
+	rule := g.Terms.Rule
+	if err := certs.CheckKeyType(key, rule.KeyTypes); err != nil {
+		return intent{}, err
+	}
+	serial, err := b.serial(ctx, tx, g.Terms)
 	if err != nil {
 		return intent{}, err
 	}
-	lifetime, err := time.ParseDuration(g.Terms.Rule.CertificateLifetime)
+	lifetime, err := time.ParseDuration(rule.CertificateLifetime)
 	if err != nil {
 		return intent{}, approvals.ErrEvidence.With("the terms' certificate lifetime cannot be read")
 	}
 	i := intent{host: host, user: certs.User{
 		Serial: serial, Key: key, Login: g.Terms.Login, HostID: g.Terms.Host.ID, RequestID: g.RequestID, PersonID: c.ID,
-		SourceAddress: g.Terms.Rule.SourceAddress, Now: now, Lifetime: lifetime, GrantEnds: g.EndsAt,
+		SourceAddress: rule.SourceAddress, NoPTY: rule.NoPTY, Forwarding: rule.Forwarding, VerifyRequired: rule.VerifyRequired,
+		Now: now, Lifetime: lifetime, GrantEnds: g.EndsAt,
 	}}
 	if i.pre, err = i.user.Pre(b.cfg.UserCA.PublicKey(), rand.Reader); err != nil {
 		if errors.Is(err, certs.ErrNoTimeLeft) {
@@ -186,12 +212,19 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 }
 
 // logged reports whether one of the starts in the log is the grant's: of the
-// same terms, by the same decisions, and at least as long.
-func logged(g approvals.Grant, started []event.GrantStarted) bool {
-	return slices.ContainsFunc(started, func(s event.GrantStarted) bool {
-		return s.TermsHash == g.TermsHash && slices.Equal(s.Decisions, decisions(g)) && s.Automatic == g.Terms.Rule.Automatic &&
-			s.StartsAt.Equal(g.StartsAt) && !s.EndsAt.Before(g.EndsAt)
-	})
+// same terms, by the same decisions or by none in an emergency, and at least as
+// long; and the same of every grant that it extends.
+func logged(g approvals.Grant, started starts) bool {
+	for g := &g; g != nil; g = g.Earlier {
+		if !slices.ContainsFunc(started[g.RequestID], func(s event.GrantStarted) bool {
+			return s.TermsHash == g.TermsHash && slices.Equal(s.Decisions, decisions(*g)) && s.Automatic == g.Terms.Rule.Automatic &&
+				s.Emergency == (g.Terms.Emergency != nil) && s.Extends == g.Terms.Extends &&
+				s.StartsAt.Equal(g.StartsAt) && !s.EndsAt.Before(g.EndsAt)
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 func decisions(g approvals.Grant) []string {
@@ -217,18 +250,21 @@ func (b *Broker) target(ctx context.Context, tx pgx.Tx, t approvals.Terms) (api.
 	return host, nil
 }
 
-// serial is the next certificate's, unless the grant has had as many as it may.
-// They are counted under the grant's lock, so the limit is exact.
-func (b *Broker) serial(ctx context.Context, tx pgx.Tx, requestID string) (uint64, error) {
+// serial is the next certificate's, unless the grant has had as many as it may: one,
+// if it is for single use. They are counted under the grant's lock, so the limit is
+// exact; and what was written down counts, even if its signature then failed.
+func (b *Broker) serial(ctx context.Context, tx pgx.Tx, t approvals.Terms) (uint64, error) {
 	var serial uint64
 	var n int
 	err := tx.QueryRow(ctx, `
 		SELECT nextval('certificate_serial'), (SELECT count(*) FROM certificates WHERE request_id = $1)`,
-		requestID).Scan(&serial, &n)
-	if err != nil {
+		t.RequestID).Scan(&serial, &n)
+	switch {
+	case err != nil:
 		return 0, fmt.Errorf("allocating a serial: %w", err)
-	}
-	if n >= MaxCertificates {
+	case t.Rule.SingleUse && n > 0:
+		return 0, ErrUsed
+	case n >= MaxCertificates:
 		return 0, ErrTooMany.With("this grant has been issued %d certificates, as many as it may have", n)
 	}
 	return serial, nil
@@ -242,6 +278,7 @@ func (b *Broker) issued(i intent, c identity.Caller, g approvals.Grant) event.Ev
 		PreCertificate: i.pre.Bytes(), CA: fingerprint(b.cfg.UserCA),
 		ValidAfter: i.pre.ValidAfter(), ValidBefore: i.pre.ValidBefore(),
 		TermsHash: g.TermsHash, Decisions: decisions(g),
+		Emergency: g.Terms.Emergency != nil, Drill: g.Terms.Emergency != nil && g.Terms.Emergency.Drill,
 	}).Under(event.PolicyRef{Version: g.Terms.PolicyVersion, Hash: g.Terms.PolicyHash})
 }
 

@@ -41,6 +41,7 @@ const url = "https://broker.example.com"
 
 const testPolicy = `
 sallyport: 1
+assurance: session
 roles:
   operator: [operators]
   auditor: [auditors]
@@ -52,6 +53,7 @@ rules:
     duration: {default: 30m, max: 2h}
     approvals: [{slots: [{groups: [approvers]}]}]
     certificate: {lifetime: 5m}
+    emergency: {who: [engineers], duration: {default: 15m, max: 30m}, review: {by: [security], within: 4h}}
   - name: database-root
     who: [engineers]
     where: class=database
@@ -65,6 +67,26 @@ rules:
     logins: [web]
     duration: {default: 20m, max: 1h}
     automatic: true
+  - {name: bare, who: [engineers], where: class=options, logins: [bare], duration: {max: 1h}, automatic: true, certificate: {pty: false}}
+  - {name: tunnel, who: [engineers], where: class=options, logins: [tunnel], duration: {max: 1h}, automatic: true,
+     certificate: {pty: false, forwarding: [port, agent]}}
+  - {name: token, who: [engineers], where: class=options, logins: [token], duration: {max: 1h}, automatic: true,
+     certificate: {verify_required: true, key_types: [sk-ssh-ed25519@openssh.com]}}
+  - {name: once, who: [engineers], where: class=options, logins: [once], duration: {max: 1h}, automatic: true, single_use: true}
+  - name: batch
+    who: [engineers]
+    where: class=web
+    logins: [batch]
+    duration: {default: 20m, max: 1h}
+    automatic: true
+    extend: {times: 1, by: 10m, automatic: true}
+    max_sign_in_age: 1h
+  - {name: vault, who: [engineers], where: class=vault, logins: [keeper], duration: {default: 30m, max: 2h},
+     approvals: [{slots: [{groups: [approvers]}]}], assurance: provider}
+  - {name: vault-root, who: [engineers], where: class=vault, logins: [root], duration: {default: 30m, max: 2h},
+     approvals: [{slots: [{groups: [approvers]}, {groups: [security]}]}], assurance: provider}
+  - {name: safe, who: [engineers], where: class=vault, logins: [safe], duration: {default: 30m, max: 2h},
+     approvals: [{slots: [{groups: [approvers]}]}], assurance: provider, max_age: 15m, acr_values: [phr, phrh]}
 `
 
 // house is a database with everything that a broker needs, shared by as many

@@ -16,6 +16,9 @@ var (
 	ErrTooMany = refusal.New(refusal.TooMany, "too-many-certificates",
 		"this grant has been issued as many certificates as it may have",
 		"keep using the certificate that you have until it ends, or make a new request")
+	ErrUsed = refusal.New(refusal.Conflict, "grant-used",
+		"the grant is for single use, and has been used",
+		"keep using the certificate that you have until it ends, or make a new request")
 	ErrHostGone = refusal.New(refusal.Conflict, "host-gone",
 		"the host has been removed since you asked for it",
 		"list what you may ask for: sally hosts")

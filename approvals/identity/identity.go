@@ -10,6 +10,7 @@
 //     absolute limit. What it authorises inherits that limit.
 //   - A sally's refresh tokens are one family: each use gives the next, and a
 //     second use of one ends the sign-in (RFC 9700 section 4.14.2).
+//   - Whoever has been removed has no sign-in, whatever the provider says of them.
 //   - Every secret is 256 random bits (user codes: 34, for ten minutes), given out
 //     once and stored as SHA-256 (P11).
 //
@@ -33,6 +34,7 @@ type Person struct {
 	Email      string
 	Groups     []string // at the last sign-in
 	SignedInAt time.Time
+	Removed    *Removal // nil: they may sign in
 }
 
 // DisplayName is what to call the person: name, address or id.
@@ -53,6 +55,9 @@ type Caller struct {
 	Source string
 	// AuthTime is when the provider authenticated the person.
 	AuthTime time.Time
+	// AMR and ACR are how, in the provider's words; empty if it did not say.
+	AMR []string
+	ACR string
 	// Via is "web" or "cli".
 	Via string
 	// Roles are the person's under the policy in force, by their groups.

@@ -53,7 +53,7 @@ func (k kit) erin() identity.SignedIn {
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	in, err := k.Open(k.t.Context(), p, k.clock.Now().Add(-time.Minute), 8*time.Hour)
+	in, err := k.Open(k.t.Context(), p, identity.Claims{AuthTime: k.clock.Now().Add(-time.Minute)}, 8*time.Hour)
 	if err != nil {
 		k.t.Fatal(err)
 	}

@@ -31,15 +31,18 @@ type SignedIn struct {
 	Person   Person
 	Via      string
 	AuthTime time.Time // when the provider authenticated the person
+	AMR      []string  // and how, in its words
+	ACR      string
 	Created  time.Time
 	Expires  time.Time // absolute
 	seen     time.Time
 }
 
-// Open starts a browser's sign-in of a person whom the provider has just vouched for.
-func (s *Store) Open(ctx context.Context, p Person, authTime time.Time, lifetime time.Duration) (SignedIn, error) {
+// Open starts a browser's sign-in of a person whom the provider has just vouched
+// for with the claims.
+func (s *Store) Open(ctx context.Context, p Person, c Claims, lifetime time.Duration) (SignedIn, error) {
 	now := s.cfg.Clock.Now()
-	in := SignedIn{ID: ids.New(ids.TokenFamily), Person: p, Via: ViaWeb, AuthTime: authTime.UTC(),
+	in := SignedIn{ID: ids.New(ids.TokenFamily), Person: p, Via: ViaWeb, AuthTime: c.AuthTime.UTC(), AMR: c.AMR, ACR: c.ACR,
 		Created: now, Expires: now.Add(lifetime), seen: now}
 	if _, err := s.cfg.Pool.Exec(ctx, insertSignIn, in.args()...); err != nil {
 		return SignedIn{}, fmt.Errorf("opening a sign-in: %w", err)
@@ -48,17 +51,17 @@ func (s *Store) Open(ctx context.Context, p Person, authTime time.Time, lifetime
 }
 
 const insertSignIn = `
-	INSERT INTO sign_ins (id, person_id, via, auth_time, created_at, expires_at, seen_at)
-	VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	INSERT INTO sign_ins (id, person_id, via, auth_time, amr, acr, created_at, expires_at, seen_at)
+	VALUES ($1, $2, $3, $4, coalesce($5, '{}'::text[]), $6, $7, $8, $9)`
 
 func (in SignedIn) args() []any {
-	return []any{in.ID, in.Person.ID, in.Via, in.AuthTime, in.Created, in.Expires, in.seen}
+	return []any{in.ID, in.Person.ID, in.Via, in.AuthTime, in.AMR, in.ACR, in.Created, in.Expires, in.seen}
 }
 
 // Resume returns a sign-in that is used now, with its person as they are known
 // now, or ErrSignedOut:
 //
-//  1. it exists and has not been ended,
+//  1. it exists and has not been ended, nor has its person been removed,
 //  2. its absolute end has not come,
 //  3. it was used within idle, if idle is not 0.
 func (s *Store) Resume(ctx context.Context, id string, idle time.Duration) (SignedIn, error) {
@@ -66,7 +69,7 @@ func (s *Store) Resume(ctx context.Context, id string, idle time.Duration) (Sign
 	rows, err := s.cfg.Pool.Query(ctx, `
 		SELECT `+signedInColumns+`
 		FROM sign_ins s JOIN people p ON p.id = s.person_id
-		WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > $2`, id, now)
+		WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > $2 AND p.removed_at IS NULL`, id, now)
 	if err != nil {
 		return SignedIn{}, fmt.Errorf("reading a sign-in: %w", err)
 	}
@@ -87,13 +90,13 @@ func (s *Store) Resume(ctx context.Context, id string, idle time.Duration) (Sign
 }
 
 // signedInColumns are what scanSignedIn reads, of sign_ins s and people p.
-const signedInColumns = `s.id, s.via, s.auth_time, s.created_at, s.expires_at, s.seen_at,
+const signedInColumns = `s.id, s.via, s.auth_time, s.amr, s.acr, s.created_at, s.expires_at, s.seen_at,
 	p.id, p.issuer, p.subject, p.name, p.email, p.groups, p.signed_in_at`
 
 func scanSignedIn(row pgx.CollectableRow) (SignedIn, error) {
 	var in SignedIn
 	p := &in.Person
-	err := row.Scan(&in.ID, &in.Via, &in.AuthTime, &in.Created, &in.Expires, &in.seen,
+	err := row.Scan(&in.ID, &in.Via, &in.AuthTime, &in.AMR, &in.ACR, &in.Created, &in.Expires, &in.seen,
 		&p.ID, &p.Issuer, &p.Subject, &p.Name, &p.Email, &p.Groups, &p.SignedInAt)
 	for _, t := range []*time.Time{&in.AuthTime, &in.Created, &in.Expires, &in.seen, &p.SignedInAt} {
 		*t = t.UTC()

@@ -45,7 +45,8 @@ type Tokens struct {
 // further from the provider by going from one to the next.
 func (s *Store) newFamily(ctx context.Context, tx pgx.Tx, browser SignedIn, via, source string) (Tokens, event.Event, error) {
 	now := s.cfg.Clock.Now()
-	in := SignedIn{ID: ids.New(ids.TokenFamily), Person: browser.Person, Via: via, AuthTime: browser.AuthTime,
+	in := SignedIn{ID: ids.New(ids.TokenFamily), Person: browser.Person, Via: via,
+		AuthTime: browser.AuthTime, AMR: browser.AMR, ACR: browser.ACR,
 		Created: now, Expires: browser.Expires, seen: now}
 	if _, err := tx.Exec(ctx, insertSignIn, in.args()...); err != nil {
 		return Tokens{}, event.Event{}, err
@@ -54,7 +55,7 @@ func (s *Store) newFamily(ctx context.Context, tx pgx.Tx, browser SignedIn, via,
 	if err != nil {
 		return Tokens{}, event.Event{}, err
 	}
-	return Tokens{in, refresh}, s.signedIn(in.Person, via, source, Claims{AuthTime: in.AuthTime}), nil
+	return Tokens{in, refresh}, s.signedIn(in.Person, via, source, Claims{AuthTime: in.AuthTime, AMR: in.AMR, ACR: in.ACR}), nil
 }
 
 func newRefreshToken(ctx context.Context, tx pgx.Tx, family string, now time.Time) (string, error) {
@@ -120,7 +121,7 @@ func lockSignIn(ctx context.Context, tx pgx.Tx, id string, now time.Time) (Signe
 	rows, err := tx.Query(ctx, `
 		SELECT `+signedInColumns+`
 		FROM sign_ins s JOIN people p ON p.id = s.person_id
-		WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > $2
+		WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > $2 AND p.removed_at IS NULL
 		FOR NO KEY UPDATE OF s`, id, now)
 	if err != nil {
 		return SignedIn{}, err

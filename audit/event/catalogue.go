@@ -63,11 +63,21 @@ type RequestCreated struct {
 	Rule      string `json:"rule"`
 	Reason    string `json:"reason,omitempty"`
 	Ticket    string `json:"ticket,omitempty"`
+	Emergency bool   `json:"emergency,omitempty"`
+	Drill     bool   `json:"drill,omitempty"`   // with Emergency: a rehearsal
+	Extends   string `json:"extends,omitempty"` // the request whose grant it is to follow
 }
 
 func (RequestCreated) EventType() (string, int) { return "request.created", 1 }
 func (d RequestCreated) Summary() string {
-	return fmt.Sprintf("asked for %s@%s for %s", d.Login, d.Host, d.Duration)
+	said := fmt.Sprintf("asked for %s@%s for %s", d.Login, d.Host, d.Duration)
+	if d.Emergency {
+		said += ", as " + emergency(d.Drill)
+	}
+	if d.Extends != "" {
+		said += " more, after " + d.Extends
+	}
+	return said
 }
 
 // RequestRefused records an ask that the policy did not allow to be made.
@@ -76,6 +86,9 @@ type RequestRefused struct {
 	Login  string `json:"login"`
 	Code   string `json:"code"`
 	Reason string `json:"reason"`
+
+	Emergency bool   `json:"emergency,omitempty"` // it was asked for as one
+	Extends   string `json:"extends,omitempty"`   // the request whose grant it was to follow
 }
 
 func (RequestRefused) EventType() (string, int) { return "request.refused", 1 }
@@ -92,14 +105,25 @@ type RequestDecided struct {
 	Groups       []string `json:"groups"`        // of the approver, at the decision
 	Evidence     string   `json:"evidence"`      // the canonical statement, exactly
 	EvidenceHash string   `json:"evidence_hash"` // SHA-256 of it, hex
+	// What proves it: see package approvals/evidence.
+	Assurance   string `json:"assurance,omitempty"`     // session or provider
+	IDTokenHash string `json:"id_token_hash,omitempty"` // SHA-256 of the ID token, hex
+	KeysHash    string `json:"keys_hash,omitempty"`     // of the note in provider.keys_seen that the token verifies with
+	// For is the name of the person whose groups they are, if a delegation lent
+	// them; the event's on_behalf_of says who that is, and the evidence under which.
+	For string `json:"for,omitempty"`
 }
 
 func (RequestDecided) EventType() (string, int) { return "request.decided", 1 }
 func (d RequestDecided) Summary() string {
+	said := "approved it"
 	if d.Verdict == "deny" {
-		return "denied it"
+		said = "denied it"
 	}
-	return "approved it"
+	if d.For != "" {
+		said += " for " + d.For
+	}
+	return said
 }
 
 // DecisionRefused records a decision that was not accepted, such as one's own.
@@ -114,7 +138,8 @@ func (d DecisionRefused) Summary() string        { return "could not decide: " +
 
 // RequestClosed records that a request ended without a grant.
 type RequestClosed struct {
-	State string `json:"state"` // denied, cancelled or expired
+	State   string `json:"state"`             // denied, cancelled or expired
+	Comment string `json:"comment,omitempty"` // why, if an operator closed it
 }
 
 func (RequestClosed) EventType() (string, int) { return "request.closed", 1 }
@@ -123,7 +148,7 @@ func (d RequestClosed) Summary() string {
 	case "denied":
 		return "closed the request, as denied"
 	case "cancelled":
-		return "cancelled the request"
+		return "cancelled the request" + because(d.Comment)
 	case "expired":
 		return "closed the request, as nobody decided in time"
 	}
@@ -139,6 +164,9 @@ type GrantStarted struct {
 	Decisions []string  `json:"decisions"` // hashes of the decisions' evidence, hex
 	StartsAt  time.Time `json:"starts_at"`
 	EndsAt    time.Time `json:"ends_at"`
+	Emergency bool      `json:"emergency,omitempty"` // before anybody approved
+	Drill     bool      `json:"drill,omitempty"`     // with Emergency: a rehearsal
+	Extends   string    `json:"extends,omitempty"`   // the request whose grant it follows
 }
 
 func (GrantStarted) EventType() (string, int) { return "grant.started", 1 }
@@ -147,12 +175,16 @@ func (d GrantStarted) Summary() string {
 	if d.Automatic {
 		how = "started the grant automatically"
 	}
+	if d.Emergency {
+		how = "started the grant without approval, in " + emergency(d.Drill)
+	}
 	return how + ", until " + d.EndsAt.Format("15:04:05 MST")
 }
 
 // GrantEnded records the end of a grant.
 type GrantEnded struct {
-	Reason string `json:"reason"` // time, finished, revoked, unused
+	Reason  string `json:"reason"`            // time, finished, revoked, unused
+	Comment string `json:"comment,omitempty"` // why, if somebody revoked it
 }
 
 func (GrantEnded) EventType() (string, int) { return "grant.ended", 1 }
@@ -164,6 +196,8 @@ func (d GrantEnded) Summary() string {
 		return "ended the grant early, being done"
 	case "unused":
 		return "ended the grant, as nobody had used it in time"
+	case "revoked":
+		return "revoked the grant" + because(d.Comment)
 	}
 	return "ended the grant: " + d.Reason
 }
@@ -185,12 +219,19 @@ type CertificateIssued struct {
 	ValidBefore    time.Time `json:"valid_before"`
 	TermsHash      string    `json:"terms_hash"`
 	Decisions      []string  `json:"decisions"` // hashes of the decisions' evidence, hex
+
+	Emergency bool `json:"emergency,omitempty"` // under a grant that nobody approved
+	Drill     bool `json:"drill,omitempty"`     // with Emergency: a rehearsal
 }
 
 func (CertificateIssued) EventType() (string, int) { return "certificate.issued", 1 }
 func (d CertificateIssued) Summary() string {
-	return fmt.Sprintf("got certificate %d for %s@%s until %s", d.Serial, d.Login, d.Host,
+	said := fmt.Sprintf("got certificate %d for %s@%s until %s", d.Serial, d.Login, d.Host,
 		d.ValidBefore.Format("15:04:05 MST"))
+	if d.Emergency {
+		said += ", in " + emergency(d.Drill)
+	}
+	return said
 }
 
 // CertificateRefused records a certificate that somebody asked for in vain.
@@ -256,17 +297,6 @@ func (d HostCertificateIssued) Summary() string {
 }
 
 // The broker itself.
-
-// PolicyActivated records that a version of the policy came into force.
-type PolicyActivated struct {
-	Rules int `json:"rules"`
-	Bytes int `json:"bytes"` // length of the document, whose hash the event's policy names
-}
-
-func (PolicyActivated) EventType() (string, int) { return "policy.activated", 1 }
-func (d PolicyActivated) Summary() string {
-	return fmt.Sprintf("put a policy with %d rules into force", d.Rules)
-}
 
 // KeysLoaded records which keys a broker process signs with.
 type KeysLoaded struct {

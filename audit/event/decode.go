@@ -28,12 +28,15 @@ func kindOf(d Data) kind {
 var registry = func() map[kind]reflect.Type {
 	types := make(map[kind]reflect.Type)
 	for _, d := range []Data{
-		PersonSignedIn{}, SignInFailed{}, PersonSignedOut{}, TokenReused{},
-		RequestCreated{}, RequestRefused{}, RequestDecided{}, DecisionRefused{}, RequestClosed{},
-		GrantStarted{}, GrantEnded{},
+		PersonSignedIn{}, SignInFailed{}, PersonSignedOut{}, TokenReused{}, PersonRemoved{}, PersonRestored{},
+		RequestCreated{}, RequestRefused{}, RequestDecided{}, DecisionRefused{}, DecisionVoided{}, RequestClosed{},
+		GrantStarted{}, GrantEnded{}, DelegationMade{}, DelegationEnded{},
+		EmergencyStarted{}, ReviewGiven{}, ReviewRefused{}, ReviewOverdue{},
 		CertificateIssued{}, CertificateRefused{},
+		MessageFailed{},
 		HostRegistered{}, HostChanged{}, HostRemoved{}, HostCertificateIssued{},
-		PolicyActivated{}, KeysLoaded{}, AccessRefused{},
+		PolicyProposed{}, PolicyDecided{}, PolicyWithdrawn{}, PolicyRefused{}, PolicyActivated{},
+		KeysLoaded{}, ProviderKeysSeen{}, AccessRefused{},
 	} {
 		types[kindOf(d)] = reflect.TypeOf(d)
 	}

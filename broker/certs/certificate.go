@@ -18,9 +18,7 @@ const (
 	// rule says.
 	MaxLifetime = 24 * time.Hour
 
-	permitPTY           = "permit-pty"
-	sourceAddressOption = "source-address"
-	nonceSize           = 32
+	nonceSize = 32
 )
 
 // ErrNoTimeLeft says that the grant ends before a certificate could be used.
@@ -49,13 +47,17 @@ func Window(now time.Time, lifetime time.Duration, limit time.Time) (after, befo
 	return after, before, nil
 }
 
-// User is what a user certificate is to say. All but SourceAddress must be set.
+// User is what a user certificate is to say. What can be empty says so; all else
+// must be set.
 type User struct {
 	Serial              uint64
 	Key                 ssh.PublicKey // the person's
 	Login, HostID       string        // become the one principal
 	RequestID, PersonID string        // become the key id
 	SourceAddress       []string      // CIDRs that it is good from; empty: any
+	NoPTY               bool          // no terminal
+	Forwarding          []string      // agent, port, x11; empty: none
+	VerifyRequired      bool          // Key, a security key, must verify its person at each login
 	Now                 time.Time     // when it is issued
 	Lifetime            time.Duration // the rule's
 	GrantEnds           time.Time
@@ -75,20 +77,20 @@ func (u User) Pre(ca ssh.PublicKey, nonce io.Reader) (*PreCertificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, err := sourceAddress(u.SourceAddress)
+	extensions, err := u.extensions()
 	if err != nil {
 		return nil, err
 	}
-	cert := ssh.Certificate{
+	options, err := u.criticalOptions()
+	if err != nil {
+		return nil, err
+	}
+	return newPre(ssh.Certificate{
 		Serial: u.Serial, CertType: ssh.UserCert, Key: u.Key, KeyId: keyID,
 		ValidPrincipals: []string{principal},
 		ValidAfter:      uint64(after.Unix()), ValidBefore: uint64(before.Unix()),
-		Permissions: ssh.Permissions{Extensions: map[string]string{permitPTY: ""}},
-	}
-	if from != "" {
-		cert.CriticalOptions = map[string]string{sourceAddressOption: from}
-	}
-	return newPre(cert, ca, nonce)
+		Permissions: ssh.Permissions{Extensions: extensions, CriticalOptions: options},
+	}, ca, nonce)
 }
 
 // Host is what a host's certificate is to say; all of it must be set.

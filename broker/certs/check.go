@@ -13,8 +13,8 @@ import (
 
 // CheckUser verifies a user certificate as anybody can who knows the CA, the
 // login and the host: at the time given it is valid, it is for exactly this
-// principal and no other, it allows nothing but a terminal, and the CA signed
-// it (P2). It trusts nothing in the certificate but the signature.
+// principal and no other, it allows nothing but what some rule can allow, and the
+// CA signed it (P2). It trusts nothing in the certificate but the signature.
 func CheckUser(cert *ssh.Certificate, ca ssh.PublicKey, login, hostID string, at time.Time) error {
 	principal, err := Principal(login, hostID)
 	if err != nil {
@@ -31,16 +31,8 @@ func CheckUser(cert *ssh.Certificate, ca ssh.PublicKey, login, hostID string, at
 	if _, err := KeyID(requestID, personID); err != nil {
 		return fmt.Errorf("key id: %w", err)
 	}
-	if value, ok := cert.Extensions[permitPTY]; !ok || value != "" || len(cert.Extensions) != 1 {
-		return fmt.Errorf("extensions are %q, not %s alone", cert.Extensions, permitPTY)
-	}
-	for name, value := range cert.CriticalOptions {
-		if name != sourceAddressOption {
-			return fmt.Errorf("unexpected critical option %q", name)
-		}
-		if normal, err := sourceAddress(strings.Split(value, ",")); err != nil || normal != value {
-			return fmt.Errorf("critical option %s is %q: not a list of CIDRs", name, value)
-		}
+	if err := checkOptions(cert); err != nil {
+		return err
 	}
 	if err := checkCommon(cert, ca, at); err != nil {
 		return err
@@ -63,8 +55,8 @@ func (u User) Check(cert *ssh.Certificate, ca ssh.PublicKey, at time.Time) error
 	if keyID, err := KeyID(u.RequestID, u.PersonID); err != nil || cert.KeyId != keyID {
 		return fmt.Errorf("key id is %q, not %q", cert.KeyId, keyID)
 	}
-	if from, err := sourceAddress(u.SourceAddress); err != nil || cert.CriticalOptions[sourceAddressOption] != from {
-		return fmt.Errorf("%s is %q, not %q", sourceAddressOption, cert.CriticalOptions[sourceAddressOption], from)
+	if err := u.checkOptions(cert); err != nil {
+		return err
 	}
 	after, before := unix(cert.ValidAfter), unix(cert.ValidBefore)
 	switch {

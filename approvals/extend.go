@@ -1,0 +1,315 @@
+package approvals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sallyport/api"
+	"sallyport/approvals/identity"
+	"sallyport/approvals/policy"
+	"sallyport/audit/event"
+	"sallyport/internal/ids"
+	"sallyport/internal/refusal"
+)
+
+// Refusals of an extension, besides those of an ask.
+var (
+	ErrNoExtension = refusal.New(refusal.Denied, "no-extension",
+		"the rule does not let this grant be extended", "make a new request, which may run beside this grant")
+	ErrNoExtensionLeft = refusal.New(refusal.Denied, "no-extension-left",
+		"the grant has been extended as often as its rule allows", "make a new request, which may run beside this grant")
+	ErrExtended = refusal.New(refusal.Conflict, "already-extended",
+		"the grant has been extended already", "extend the request that follows it, or cancel that one first")
+	ErrNothingToExtend = refusal.New(refusal.Conflict, "nothing-to-extend",
+		"the grant has not been used, so there is no work to go on with", "log in first: sally ssh LOGIN@HOST")
+)
+
+// Extend asks for a grant that follows the caller's own without a gap. It is a
+// request of its own, and the earlier grant is never touched, so that nothing that
+// is open is cut and what was approved stays as it is (P4). The rules:
+//
+//  1. The grant is the caller's, has been used and has not ended.
+//  2. Its terms say how often it may be extended, and by how much at most; the
+//     terms of the extension say one time less. So the limit is that of the
+//     first grant's terms, whatever the policy has become.
+//  3. The policy in force still lets the caller ask for the login, and its rule
+//     still allows extensions: what operators take away is gone at once.
+//  4. It is approved with nobody asked if both the terms and the rule in force say
+//     so, or if the rule would approve any such ask by itself; else by the
+//     rule's stages, like any other request.
+//  5. It starts at the earlier one's end, or when it is approved if that is later,
+//     and is bound to the same key from the start.
+//
+// One extension at a time counts: of two at once one is refused. A refusal is an event.
+func (s *Service) Extend(ctx context.Context, c identity.Caller, id string, in api.ExtendInput) (api.Request, error) {
+	r, err := s.find(ctx, id)
+	if err != nil {
+		return api.Request{}, err
+	}
+	a, err := s.extension(ctx, c, r, in)
+	if err == nil {
+		err = s.create(ctx, c, a)
+	}
+	if refused := refusal.As(err); refused != nil {
+		switch refused.Kind {
+		case refusal.Denied, refusal.NotFound, refusal.Conflict, refusal.TooMany:
+			s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source, event.RequestRefused{
+				Host: r.terms.Host.Name, Login: r.terms.Login, Code: refused.Code, Reason: refused.Detail, Extends: r.id}))
+		}
+		if errors.Is(err, ErrNotRequester) && !r.visible(c) {
+			err = ErrUnknownRequest
+		}
+	}
+	if err != nil {
+		return api.Request{}, err
+	}
+	return s.Get(ctx, c, a.terms.RequestID)
+}
+
+// extension is an ask for what is to follow the settled request's grant.
+func (s *Service) extension(ctx context.Context, c identity.Caller, r *request, in api.ExtendInput) (ask, error) {
+	if err := r.mayExtend(c.Person); err != nil {
+		return ask{}, err
+	}
+	p, err := s.current(ctx)
+	if err != nil {
+		return ask{}, err
+	}
+	now := s.cfg.Clock.Now()
+	reason := trim(in.Reason)
+	if reason == "" {
+		reason = r.terms.Reason
+	}
+	t, duration, err := form(api.RequestInput{Host: r.terms.Host.ID, Login: r.terms.Login, Duration: in.Duration,
+		Reason: reason, Ticket: r.terms.Ticket}, now)
+	if err != nil {
+		return ask{}, err
+	}
+	target, err := s.cfg.Hosts.Target(ctx, r.terms.Host.ID)
+	if refused := refusal.As(err); refused != nil && refused.Kind == refusal.NotFound {
+		return ask{}, ErrUnknownHost
+	}
+	if err != nil {
+		return ask{}, err
+	}
+	rule, err := ruleFor(p, c, target, r.terms.Login)
+	if err != nil {
+		return ask{}, err
+	}
+	if rule.Extend.Times == 0 {
+		return ask{}, ErrNoExtension.With("rule %q no longer lets grants be extended", rule.Name)
+	}
+	by, err := r.terms.extendBy()
+	if err != nil {
+		return ask{}, err
+	}
+	if by = min(by, rule.Extend.By); duration == 0 {
+		duration = by
+	}
+	switch {
+	case duration < policy.MinDuration:
+		return ask{}, policy.ErrBadDuration
+	case duration > by:
+		return ask{}, policy.ErrTooLong.With("%s is longer than rule %q allows for an extension", duration, rule.Name).
+			Hinting("extend by at most %s", by)
+	}
+	if err := rule.CheckText(t.Reason, t.Ticket); err != nil {
+		return ask{}, err
+	}
+	start := *r.ends
+	t.Format = TermsFormat
+	t.RequestID = ids.New(ids.Request)
+	t.Person = TermsPerson{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject}
+	t.Host = TermsHost{ID: target.ID, Name: target.Name}
+	t.Duration = short(duration)
+	t.PublicKey, t.NotBefore, t.Extends = r.key, &start, r.id
+	t.CreatedAt, t.ApproveBy = now, now.Add(rule.ApproveWithin)
+	t.PolicyHash, t.PolicyVersion = p.Hash, p.Version
+	t.Rule = termsRule(rule, r.terms.Rule.Extend.Automatic && rule.Extend.Automatic || rule.AutomaticAt(now) && rule.AutomaticAt(start))
+	t.Rule.StartWithin = "" // it goes on with what is in use
+	t.Rule.Extend = r.terms.Rule.Extend.next()
+	return ask{target: target, rule: rule, terms: t}, nil
+}
+
+// extendBy is how long an extension of the terms' grant is at most.
+func (t Terms) extendBy() (time.Duration, error) {
+	by, err := time.ParseDuration(t.Rule.Extend.By)
+	if err != nil || by <= 0 {
+		return 0, ErrEvidence.With("the terms' extension cannot be read")
+	}
+	return by, nil
+}
+
+// next is what may follow one extension more.
+func (e *TermsExtend) next() *TermsExtend {
+	if e.Times <= 1 {
+		return nil
+	}
+	return &TermsExtend{Times: e.Times - 1, By: e.By, Automatic: e.Automatic}
+}
+
+// mayExtend says why the person cannot extend the settled request's grant, or nil.
+func (r *request) mayExtend(p identity.Person) error {
+	switch err := r.mayFinish(p); {
+	case err != nil:
+		return err
+	case r.terms.Rule.Extend == nil && r.terms.Extends != "":
+		return ErrNoExtensionLeft
+	case r.terms.Rule.Extend == nil:
+		return ErrNoExtension
+	case r.next != "":
+		return ErrExtended.With("the grant has been extended already, by %s", r.next).
+			Hinting("extend %s, or cancel it first", r.next)
+	case r.key == "":
+		return ErrNothingToExtend
+	}
+	return nil
+}
+
+// keepExtension ties a new request to the one that it extends, if that is still
+// as it was when the terms were made. The earlier one's lock keeps a second
+// extension, and its end, out until tx ends.
+func (s *Service) keepExtension(ctx context.Context, tx pgx.Tx, c identity.Caller, r *request) error {
+	before, err := s.lock(ctx, tx, r.terms.Extends)
+	if err != nil {
+		return err
+	}
+	before.settle(s.cfg.Clock.Now())
+	if err := before.mayExtend(c.Person); err != nil {
+		return err
+	}
+	if !before.ends.Equal(*r.terms.NotBefore) || before.key != r.terms.PublicKey {
+		return ErrEvidence.With("the grant that is extended has changed meanwhile")
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO extensions (request_id, extends, person_id) VALUES ($1, $2, $3)`, r.id, before.id, r.personID)
+	if err != nil {
+		return fmt.Errorf("writing extension %s: %w", r.id, err)
+	}
+	return nil
+}
+
+// addExtensions reads, of those that can be extended, by which request they are:
+// one that waits, or that has or had a grant.
+func (s *Service) addExtensions(ctx context.Context, db querier, list []*request) error {
+	byID, keys := map[string]*request{}, []string{}
+	for _, r := range list {
+		if r.terms.Rule.Extend != nil {
+			byID[r.id], keys = r, append(keys, r.id)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	rows, err := db.Query(ctx, `
+		SELECT e.extends, e.request_id FROM extensions e JOIN requests ON requests.id = e.request_id
+		WHERE e.extends = ANY(@ids) AND `+stateNow+` NOT IN ('denied', 'cancelled', 'expired')`,
+		pgx.NamedArgs{"ids": keys, "now": s.cfg.Clock.Now()})
+	if err != nil {
+		return fmt.Errorf("reading extensions: %w", err)
+	}
+	var id, next string
+	_, err = pgx.ForEachRow(rows, []any{&id, &next}, func() error {
+		byID[id].next = next
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading extensions: %w", err)
+	}
+	return nil
+}
+
+// earlier reads the grant that the terms extend, with its evidence and those
+// before it. They are not locked: what they were cannot change any more, but for
+// an early end, which also ends what follows under that one's lock.
+func (s *Service) earlier(ctx context.Context, tx pgx.Tx, t Terms, c identity.Caller, left int) (*Grant, error) {
+	if t.Extends == "" {
+		return nil, nil
+	}
+	if left == 0 {
+		return nil, ErrEvidence.With("more grants follow each other than any rule allows")
+	}
+	r, err := s.one(ctx, tx, `SELECT `+requestColumns+` FROM requests WHERE id = $1`, t.Extends)
+	if errors.Is(err, ErrUnknownRequest) {
+		return nil, ErrEvidence.With("the request that is extended does not exist")
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.settle(s.cfg.Clock.Now())
+	g, err := s.grantOf(ctx, tx, r, c, left-1)
+	return &g, err
+}
+
+// checkChain verifies that the terms' grant goes on with the one that they
+// extend. The rules:
+//
+//  1. The earlier grant is of the same person, host and login, and was allowed by
+//     its own terms and decisions.
+//  2. The terms name the key that it is bound to, and its end as their start; that
+//     is the end that was approved, and nobody has ended it before.
+//  3. Its terms allow the extension: so many, so long.
+//  4. The same holds between that one and the one before it.
+func (g Grant) checkChain(t Terms) error {
+	before := g.Earlier
+	switch {
+	case t.Extends == "" && before == nil:
+		return nil
+	case t.Extends == "" || before == nil || before.RequestID != t.Extends:
+		return ErrEvidence.With("the grant that is extended is not the one that the terms name")
+	}
+	bt, err := before.checkTerms()
+	if err != nil {
+		return err
+	}
+	approved, err := before.checkDecisions(bt)
+	if err != nil {
+		return err
+	}
+	w, err := bt.window(approved)
+	if err != nil {
+		return ErrEvidence.Because(err)
+	}
+	if err := extends(t, bt, w, before.Key); err != nil {
+		return err
+	}
+	if !before.StartsAt.Equal(w.start) || before.EndsAt.After(w.end) {
+		return ErrEvidence.With("the time of the grant that is extended is not what was approved")
+	}
+	if before.EndsAt.Before(w.end) || before.State != api.Active && before.State != api.Ended {
+		return ErrGrantEnded.With("the grant that it extends was ended early")
+	}
+	return before.checkChain(bt)
+}
+
+// extends says why terms do not go on with earlier ones, whose grant had the
+// window and the key.
+func extends(t, before Terms, w window, key string) error {
+	switch {
+	case before.Person != t.Person || before.Host.ID != t.Host.ID || before.Login != t.Login:
+		return ErrEvidence.With("an extension is for another person, host or login")
+	case t.PublicKey == "" || t.PublicKey != key || before.PublicKey != "" && before.PublicKey != key:
+		return ErrEvidence.With("an extension is for another key")
+	case t.NotBefore == nil || !t.NotBefore.Equal(w.end):
+		return ErrEvidence.With("an extension does not start at the end of what it extends")
+	case t.CreatedAt.Before(before.CreatedAt) || !t.CreatedAt.Before(w.end):
+		return ErrEvidence.With("an extension was asked for out of its time")
+	case before.Rule.Extend == nil:
+		return ErrEvidence.With("there are more extensions than the terms allow")
+	}
+	allowed, have := before.Rule.Extend.next(), t.Rule.Extend
+	if (allowed == nil) != (have == nil) || allowed != nil && *allowed != *have {
+		return ErrEvidence.With("an extension may be extended otherwise than the terms allow")
+	}
+	by, err := before.extendBy()
+	if err != nil {
+		return err
+	}
+	if d, err := t.times(); err != nil || d.duration > by {
+		return ErrEvidence.With("an extension is longer than the terms allow")
+	}
+	return nil
+}

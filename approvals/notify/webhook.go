@@ -1,0 +1,117 @@
+package notify
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/api"
+)
+
+// webhook posts JSON, signed as https://www.standardwebhooks.com says: receivers
+// check it with any library of theirs, and drop duplicates by webhook-id.
+type webhook struct {
+	url    string
+	key    []byte
+	client *http.Client
+}
+
+// Payload is the body of a webhook. Fields may be added.
+type Payload struct {
+	Type      Kind      `json:"type"`
+	Timestamp time.Time `json:"timestamp"` // of the attempt
+	Data      struct {
+		Title   string         `json:"title"`
+		Link    string         `json:"link"`
+		Request *PayloadTarget `json:"request,omitempty"`
+		Failure *Failure       `json:"failure,omitempty"`
+	} `json:"data"`
+}
+
+// PayloadTarget is the request as webhooks tell it.
+type PayloadTarget struct {
+	ID        string         `json:"id"`
+	State     api.State      `json:"state"`
+	Requester api.Person     `json:"requester"`
+	HostID    string         `json:"host_id"`
+	Host      string         `json:"host"`
+	Login     string         `json:"login"`
+	Duration  string         `json:"duration"`
+	Reason    string         `json:"reason,omitempty"`
+	Ticket    string         `json:"ticket,omitempty"`
+	CreatedAt time.Time      `json:"created_at"`
+	ApproveBy time.Time      `json:"approve_by"`
+	StartsAt  *time.Time     `json:"starts_at,omitempty"`
+	EndsAt    *time.Time     `json:"ends_at,omitempty"`
+	Emergency *api.Emergency `json:"emergency,omitempty"`
+	Waiting   []api.Slot     `json:"waiting,omitempty"` // whose approvals it waits for now
+	Decisions []PayloadSaid  `json:"decisions,omitempty"`
+}
+
+// PayloadSaid is a decision without what proves it.
+type PayloadSaid struct {
+	Approver api.Person  `json:"approver"`
+	Verdict  api.Verdict `json:"verdict"`
+	Comment  string      `json:"comment,omitempty"`
+	At       time.Time   `json:"at"`
+}
+
+// Send implements Channel.
+func (w *webhook) Send(ctx context.Context, m Message) error {
+	body, err := json.Marshal(payload(m))
+	if err != nil {
+		return permanent{err}
+	}
+	stamp := strconv.FormatInt(m.At.Unix(), 10)
+	return post(ctx, w.client, w.url, http.Header{
+		"Content-Type":      {"application/json"},
+		"Webhook-Id":        {m.ID},
+		"Webhook-Timestamp": {stamp},
+		"Webhook-Signature": {sign(w.key, m.ID, stamp, body)},
+	}, body, nil)
+}
+
+func payload(m Message) Payload {
+	p := Payload{Type: m.Kind, Timestamp: m.At}
+	p.Data.Title, p.Data.Link, p.Data.Failure = m.headline(), m.Link, m.Failure
+	if r := m.Request; r != nil {
+		p.Data.Request = &PayloadTarget{ID: r.ID, State: r.State, Requester: r.Requester, HostID: r.HostID,
+			Host: r.Host, Login: r.Login, Duration: r.Duration, Reason: r.Reason, Ticket: r.Ticket,
+			CreatedAt: r.CreatedAt, ApproveBy: r.ApproveBy, StartsAt: r.StartsAt, EndsAt: r.EndsAt,
+			Emergency: r.Emergency}
+		for _, d := range r.Decisions {
+			p.Data.Request.Decisions = append(p.Data.Request.Decisions, PayloadSaid{d.Approver, d.Verdict, d.Comment, d.At})
+		}
+		if r.State == api.Requested {
+			p.Data.Request.Waiting = open(*r)
+		}
+	}
+	return p
+}
+
+// sign is the symmetric signature of the Standard Webhooks specification, version
+// 1: HMAC-SHA256 over id, timestamp (seconds) and body, with dots between.
+func sign(key []byte, id, timestamp string, body []byte) string {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(id + "." + timestamp + "."))
+	mac.Write(body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// webhookKey reads a secret of the specification's form: whsec_ and 24 to 64
+// bytes in base64. The error does not repeat it.
+func webhookKey(secret string) ([]byte, error) {
+	text, ok := strings.CutPrefix(strings.TrimSpace(secret), "whsec_")
+	key, err := base64.StdEncoding.DecodeString(text)
+	if !ok || err != nil || len(key) < 24 || len(key) > 64 {
+		return nil, errors.New(`the secret must be "whsec_" and 24 to 64 random bytes in base64`)
+	}
+	return key, nil
+}
