@@ -95,13 +95,25 @@ func (c *Client) Wait(ctx context.Context, id string, state State, wait time.Dur
 	return fetch[Request](ctx, c, what)
 }
 
+// WaitDecided is Wait that also returns when the request has another number of
+// decisions than known.
+func (c *Client) WaitDecided(ctx context.Context, id string, state State, known int, wait time.Duration) (Request, error) {
+	what := v1(http.MethodGet, "requests", id).where(query("wait", wait.String(), "state", string(state),
+		"decisions", strconv.Itoa(known)))
+	what.longer = wait
+	return fetch[Request](ctx, c, what)
+}
+
 // RequestFilter narrows Requests. Zero fields do not filter.
 type RequestFilter struct {
-	Scope  string // "mine", "waiting" (for the caller's decision)
+	Scope  string // "mine", "waiting" (for the caller's decision), "reviews" (for the caller's review)
 	States []State
 	Host   string // name or id
 	Cursor string
 	Limit  int
+
+	Emergency bool   // emergencies only
+	Review    string // emergencies that nobody has reviewed: "waiting" or "overdue"
 }
 
 // Requests lists requests that the caller may see, newest first.
@@ -112,7 +124,12 @@ func (c *Client) Requests(ctx context.Context, f RequestFilter) (Page[Request], 
 	}
 	return fetch[Page[Request]](ctx, c, v1(http.MethodGet, "requests").where(query(
 		"scope", f.Scope, "state", strings.Join(states, ","), "host", f.Host,
-		"cursor", f.Cursor, "limit", number(f.Limit))))
+		"cursor", f.Cursor, "limit", number(f.Limit), "emergency", yes(f.Emergency), "review", f.Review)))
+}
+
+// Review signs off an emergency.
+func (c *Client) Review(ctx context.Context, id string, in ReviewInput) (Request, error) {
+	return fetch[Request](ctx, c, v1(http.MethodPost, "requests", id, "review").with(in))
 }
 
 // Decide approves or denies a request.
@@ -191,6 +208,13 @@ func query(pairs ...string) url.Values {
 		}
 	}
 	return q
+}
+
+func yes(b bool) string {
+	if !b {
+		return ""
+	}
+	return "true"
 }
 
 func number(n int) string {

@@ -70,6 +70,7 @@ type Me struct {
 	SignedInAt time.Time `json:"signed_in_at" doc:"When the provider last vouched for this person"`
 	Grants     []Request `json:"grants" doc:"The caller's requests that are approved or active, soonest end first"`
 	Waiting    int       `json:"waiting" doc:"How many requests wait for the caller's decision"`
+	Reviews    int       `json:"reviews" doc:"How many emergencies wait for the caller's review"`
 }
 
 // Host is one machine that runs sshd.
@@ -95,6 +96,20 @@ type HostRule struct {
 	Approvers       []Slot    `json:"approvers,omitempty"`
 	Reason          *TextRule `json:"reason,omitempty"`
 	Ticket          *TextRule `json:"ticket,omitempty"`
+
+	Emergency *EmergencyRule `json:"emergency,omitempty" doc:"Present if the caller may open this door before anybody has approved"`
+
+	SingleUse bool     `json:"single_use,omitempty" doc:"A grant gives one certificate and no other"`
+	KeyTypes  []string `json:"key_types,omitempty" doc:"SSH key types that may be certified; all strong ones if empty"`
+}
+
+// EmergencyRule says how a door would be opened before anybody has approved.
+type EmergencyRule struct {
+	MaxDuration     string   `json:"max_duration" example:"30m"`
+	DefaultDuration string   `json:"default_duration" example:"15m"`
+	Told            []string `json:"told,omitempty" doc:"Groups that are told at once, besides approvers and reviewers"`
+	ReviewGroups    []string `json:"review_groups" doc:"Members of these review it afterwards"`
+	ReviewWithin    string   `json:"review_within" example:"24h"`
 }
 
 // TextRule says what a reason or a ticket must look like.
@@ -127,6 +142,8 @@ type Slot struct {
 	Count  int      `json:"count" doc:"How many distinct people the slot needs"`
 	Filled int      `json:"filled" doc:"How many approvals it has"`
 	People []Person `json:"people,omitempty" doc:"Those who are known to be able to decide, other than the requester; at most 50"`
+
+	Delegates []Delegate `json:"delegates,omitempty" doc:"Those who can decide for somebody who can; at most 50"`
 }
 
 // RequestInput asks for one login on one host for a time.
@@ -138,19 +155,24 @@ type RequestInput struct {
 	Ticket    string     `json:"ticket,omitempty" maxLength:"200"`
 	PublicKey string     `json:"public_key,omitempty" maxLength:"16384" doc:"Binds the grant to this key from the start; otherwise the first key used binds it"`
 	NotBefore *time.Time `json:"not_before,omitempty" doc:"Future start; at most 30 days ahead"`
-	Emergency bool       `json:"emergency,omitempty" doc:"Refused until a rule can allow it"`
+	Emergency bool       `json:"emergency,omitempty" doc:"Open the door before approval, if a rule allows it; reviewed afterwards"`
+	Drill     bool       `json:"drill,omitempty" doc:"With emergency: a rehearsal, marked as such everywhere"`
 }
 
 // Preview is what would happen to a request, had it been made.
 type Preview struct {
-	Host                Host      `json:"host"`
-	Login               string    `json:"login"`
-	Rule                string    `json:"rule"`
-	Duration            string    `json:"duration"`
-	Automatic           bool      `json:"automatic" doc:"Would be approved at once"`
-	Approvers           []Slot    `json:"approvers" doc:"Who would have to approve"`
-	ApproveBy           time.Time `json:"approve_by" doc:"When it would expire undecided"`
-	CertificateLifetime string    `json:"certificate_lifetime"`
+	Host                Host       `json:"host"`
+	Login               string     `json:"login"`
+	Rule                string     `json:"rule"`
+	Duration            string     `json:"duration"`
+	Automatic           bool       `json:"automatic" doc:"Would be approved at once"`
+	Approvers           []Slot     `json:"approvers" doc:"Who would have to approve"`
+	ApproveBy           time.Time  `json:"approve_by" doc:"When it would expire undecided"`
+	NotBefore           *time.Time `json:"not_before,omitempty" doc:"Future start"`
+	StartWithin         string     `json:"start_within,omitempty" doc:"How long after its start the grant would have to be used first"`
+	CertificateLifetime string     `json:"certificate_lifetime"`
+
+	Emergency *Emergency `json:"emergency,omitempty" doc:"Set if it was asked for as an emergency: the door would open at once, and these are told"`
 }
 
 // Request is a person's frozen ask and all that became of it.
@@ -179,12 +201,65 @@ type Request struct {
 	Decisions           []Decision        `json:"decisions,omitempty"`
 	Certificates        []CertificateInfo `json:"certificates,omitempty"`
 	Timeline            []Event           `json:"timeline,omitempty" doc:"The events of this request, oldest first"`
+	Emergency           *Emergency        `json:"emergency,omitempty"`
+	Extends             string            `json:"extends,omitempty" doc:"The request whose grant this one follows without a gap"`
+	ExtendedBy          string            `json:"extended_by,omitempty" doc:"The request that follows this one's grant; it waits, or has or had a grant"`
+	Extend              *ExtendRule       `json:"extend,omitempty" doc:"How it may still be extended; absent: not at all"`
+	StartWithin         string            `json:"start_within,omitempty" doc:"How long after its start the grant must be used first"`
+	UseBy               *time.Time        `json:"use_by,omitempty" doc:"When the grant ends if it has not been used; absent: at ends_at"`
+	Assurance           string            `json:"assurance,omitempty" enum:"session,provider" doc:"What proves its decisions"`
 	Actions             []Action          `json:"actions,omitempty" doc:"What the caller could do, and if not, why"`
+}
+
+// Emergency is what makes a request one, and what became of its review.
+type Emergency struct {
+	Drill        bool      `json:"drill" doc:"A rehearsal"`
+	Told         []string  `json:"told" doc:"Groups whose members are told at once, and may see it"`
+	ReviewGroups []string  `json:"review_groups" doc:"Members of these review it, if they are independent"`
+	ReviewBy     time.Time `json:"review_by"`
+	Overdue      bool      `json:"overdue" doc:"It is past review_by, and nobody has reviewed it"`
+	Review       *Review   `json:"review,omitempty" doc:"Absent while it waits"`
+}
+
+// The verdicts of a review.
+const (
+	Justified    = "justified"
+	NotJustified = "not-justified"
+)
+
+// Review is the sign-off after an emergency.
+type Review struct {
+	ID       string    `json:"id"`
+	Reviewer Person    `json:"reviewer"`
+	Verdict  string    `json:"verdict" enum:"justified,not-justified"`
+	Comment  string    `json:"comment"`
+	Late     bool      `json:"late" doc:"It came after review_by"`
+	Running  bool      `json:"running" doc:"The grant had not ended: what was done after the review is not signed off"`
+	At       time.Time `json:"at"`
+}
+
+// ReviewInput signs off an emergency.
+type ReviewInput struct {
+	Verdict string `json:"verdict" enum:"justified,not-justified"`
+	Comment string `json:"comment" minLength:"1" maxLength:"2000"`
+}
+
+// ExtendRule says how a grant may be followed by another without a gap.
+type ExtendRule struct {
+	Times     int    `json:"times" doc:"How often"`
+	By        string `json:"by" example:"30m" doc:"How long each is at most"`
+	Automatic bool   `json:"automatic" doc:"With nobody asked; otherwise the rule's approvers decide again"`
+}
+
+// ExtendInput asks for more time without a gap.
+type ExtendInput struct {
+	Duration string `json:"duration,omitempty" maxLength:"32" doc:"The rule's step if empty"`
+	Reason   string `json:"reason,omitempty" maxLength:"2000"`
 }
 
 // Action is something the caller can do with a request, or the reason why not.
 type Action struct {
-	Name    string `json:"name" enum:"approve,deny,cancel,finish,connect"`
+	Name    string `json:"name" enum:"approve,deny,cancel,finish,extend,connect,review,withdraw"`
 	Allowed bool   `json:"allowed"`
 	Why     string `json:"why,omitempty" doc:"Why it is not allowed"`
 }
@@ -197,12 +272,30 @@ type PolicyRef struct {
 
 // Decision is one approver's verdict on one request.
 type Decision struct {
-	ID        string    `json:"id"`
-	Approver  Person    `json:"approver"`
+	ID       string `json:"id"`
+	Approver Person `json:"approver"`
+
+	OnBehalfOf *Person `json:"on_behalf_of,omitempty" doc:"For whom the approver decided, by a delegation"`
+
 	Verdict   Verdict   `json:"verdict"`
 	Comment   string    `json:"comment,omitempty"`
 	TermsHash string    `json:"terms_hash"`
 	At        time.Time `json:"at"`
+	Void      bool      `json:"void,omitempty" doc:"It counts no more: the approver was removed before it had opened anything"`
+
+	Evidence DecisionEvidence `json:"evidence"`
+}
+
+// DecisionEvidence is what proves a decision, by its hashes: the statement itself
+// stands in the log (request.decided), the rest is kept with the decision.
+type DecisionEvidence struct {
+	Assurance   string     `json:"assurance" enum:"session,provider" doc:"session: the broker's word; provider: the identity provider's signature"`
+	Statement   string     `json:"statement_hash" doc:"SHA-256 of the approver's statement, hex; the nonce of the ID token is the same in base64url"`
+	IDTokenHash string     `json:"id_token_hash,omitempty" doc:"SHA-256 of the ID token that signs the statement, hex"`
+	KeysHash    string     `json:"keys_hash,omitempty" doc:"SHA-256 of the note about the provider's keys, hex; provider.keys_seen in the log has it"`
+	AuthTime    *time.Time `json:"auth_time,omitempty" doc:"When the provider authenticated the approver, if it said so"`
+	AMR         []string   `json:"amr,omitempty" doc:"How, in its words (RFC 8176)"`
+	ACR         string     `json:"acr,omitempty" doc:"And how strongly, in its words"`
 }
 
 // DecisionInput is what an approver says of a request.
@@ -249,11 +342,14 @@ type Connect struct {
 
 // Event is one record of the log.
 type Event struct {
-	Index    int64          `json:"index,string" doc:"Place in the log; -1 while it waits to be sequenced"`
-	ID       string         `json:"id"`
-	Type     string         `json:"type" example:"request.created"`
-	Time     time.Time      `json:"time"`
-	Actor    EventActor     `json:"actor"`
+	Index int64      `json:"index,string" doc:"Place in the log; -1 while it waits to be sequenced"`
+	ID    string     `json:"id"`
+	Type  string     `json:"type" example:"request.created"`
+	Time  time.Time  `json:"time"`
+	Actor EventActor `json:"actor"`
+
+	OnBehalfOf *EventActor `json:"on_behalf_of,omitempty" doc:"For whom the actor did it"`
+
 	Source   string         `json:"source,omitempty" doc:"Address that the action came from"`
 	Request  string         `json:"request_id,omitempty"`
 	Host     string         `json:"host_id,omitempty"`
@@ -269,6 +365,21 @@ type EventActor struct {
 	Kind string `json:"kind" enum:"person,agent,host,broker"`
 	ID   string `json:"id,omitempty"`
 	Name string `json:"name,omitempty"`
+}
+
+// Notification is one message to people, and what became of it. What it said is
+// not kept: it told of the request as it was when it was sent.
+type Notification struct {
+	ID        string     `json:"id" example:"msg-4f8k2m9qhx1z" doc:"Receivers can drop duplicates by it"`
+	Kind      string     `json:"kind" example:"request.waiting"`
+	Request   string     `json:"request_id,omitempty"`
+	Channel   string     `json:"channel" doc:"Name of the channel; empty if there was none to tell it through"`
+	Person    *Person    `json:"person,omitempty" doc:"To whom; absent: to the channel's own addressees"`
+	State     string     `json:"state" enum:"waiting,sending,retrying,sent,dropped,failed" doc:"dropped: overtaken by events before it was sent"`
+	Attempts  int        `json:"attempts"`
+	Error     string     `json:"error,omitempty" doc:"Of the last attempt"`
+	CreatedAt time.Time  `json:"created_at"`
+	EndedAt   *time.Time `json:"ended_at,omitempty" doc:"When it was sent, dropped or given up"`
 }
 
 // Page is one page of a list.
@@ -287,6 +398,7 @@ type Problem struct {
 	Code     string         `json:"code,omitempty" doc:"Stable name of the problem"`
 	Hint     string         `json:"hint,omitempty" doc:"What to do next"`
 	Errors   []ProblemField `json:"errors,omitempty" doc:"Which fields are wrong"`
+	Continue string         `json:"continue,omitempty" doc:"The page on which a person can go on, for code provider-evidence-needed"`
 }
 
 // ProblemField is one wrong field.

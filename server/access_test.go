@@ -28,6 +28,7 @@ func TestP10_WhoMayDoWhat(t *testing.T) {
 	host := func(n int) string { return k.host(t, fmt.Sprintf("extra-%d", n), "database", "dba").ID }
 	name := func(n int) string { return fmt.Sprintf("new-%d", n) }
 	none := func(int) string { return "" }
+	requester := func(int) string { return k.ask(t, "db-1", "dba").Requester.ID }
 
 	for row, c := range []struct {
 		method, path, body string
@@ -50,9 +51,19 @@ func TestP10_WhoMayDoWhat(t *testing.T) {
 		{"POST", "/api/v1/requests/%s/cancel", "", request, []int{401, 200, 404, 403, 403, 403}},
 		{"POST", "/api/v1/requests/%s/finish", "", request, []int{401, 409, 404, 403, 403, 403}},
 		{"POST", "/api/v1/requests/%s/certificates", `{"public_key":"` + hostKey + `","proof":"x"}`, request, []int{401, 422, 422, 422, 422, 422}},
+		{"POST", "/api/v1/explain", `{"host":"db-1","login":"dba"}`, none, []int{401, 200, 200, 200, 200, 200}},
+		{"POST", "/api/v1/explain", `{"host":"db-1","login":"dba","person":"per-000000000000"}`, none, []int{401, 404, 404, 404, 404, 404}},
+		{"POST", "/api/v1/explain", `{"host":"db-1","login":"dba","person":"%s"}`, requester, []int{401, 200, 404, 404, 200, 200}},
+		{"GET", "/api/v1/hosts/db-1/reach?login=dba", "", none, []int{401, 403, 403, 403, 200, 200}},
+		{"GET", "/api/v1/hosts/nowhere/reach?login=dba", "", none, []int{401, 403, 403, 403, 404, 404}},
+		{"GET", "/api/v1/people/me/reach", "", none, []int{401, 200, 200, 200, 200, 200}},
+		{"GET", "/api/v1/people/%s/reach", "", requester, []int{401, 200, 404, 404, 200, 200}},
 		{"GET", "/api/v1/audit/events", "", none, []int{401, 403, 403, 403, 200, 403}},
 		{"GET", "/api/v1/audit/events/0", "", none, []int{401, 403, 403, 403, 200, 403}},
 		{"GET", "/api/v1/audit/events/0/receipt", "", none, []int{401, 403, 403, 403, 200, 403}},
+		{"GET", "/api/v1/notifications?state=failed", "", none, []int{401, 403, 403, 403, 200, 200}},
+		{"GET", "/api/v1/notifications?state=lost", "", none, []int{401, 422, 422, 422, 422, 422}},
+		{"GET", "/api/v1/notifications?cursor=x", "", none, []int{401, 403, 403, 403, 422, 422}},
 		{"GET", "/log/tile/entries/000.p/1", "", none, []int{401, 403, 403, 403, 200, 403}},
 		{"GET", "/log/tile/0/000.p/1", "", none, []int{200, 200, 200, 200, 200, 200}},
 		{"GET", "/log/checkpoint", "", none, []int{200, 200, 200, 200, 200, 200}},

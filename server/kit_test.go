@@ -29,6 +29,7 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 const testPolicy = `
 sallyport: 1
+assurance: session
 roles:
   operator: [operators]
   auditor: [auditors]

@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"time"
 
+	"sallyport/api"
 	"sallyport/internal/clock"
 	"sallyport/internal/throttle"
+	"sallyport/server/pages"
 	"sallyport/server/problem"
 	"sallyport/server/rest"
 )
@@ -30,10 +32,19 @@ func limitBody(next http.Handler) http.Handler {
 			rc := http.NewResponseController(w)
 			rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 			// One byte more than allowed, so that the API sees that it is too much.
-			r.Body = &timedBody{http.MaxBytesReader(w, r.Body, rest.MaxBody+1), rc}
+			r.Body = &timedBody{http.MaxBytesReader(w, r.Body, maxBody(r)+1), rc}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// maxBody is how many bytes a call's body may have. A policy may be larger than
+// all else; who may not propose one is refused before it is read.
+func maxBody(r *http.Request) int64 {
+	if r.URL.Path == rest.Prefix+"/policy/proposals" || r.URL.Path == pages.ProposalsPath {
+		return api.MaxPolicyBody
+	}
+	return rest.MaxBody
 }
 
 type timedBody struct {

@@ -30,7 +30,8 @@ type metrics struct {
 	issued   prometheus.Counter
 }
 
-func newMetrics(log *audit.Log) *metrics {
+// newMetrics also shows what more collects.
+func newMetrics(log *audit.Log, more ...prometheus.Collector) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -46,6 +47,7 @@ func newMetrics(log *audit.Log) *metrics {
 	}
 	m.registry.MustRegister(m.calls, m.refusals, m.issued, logSize{log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(more...)
 	return m
 }
 

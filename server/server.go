@@ -26,9 +26,9 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 
-	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/approvals/notify"
 	"sallyport/approvals/policy"
 	"sallyport/audit"
 	"sallyport/broker"
@@ -55,9 +55,12 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// Keys sign certificates, checkpoints and access tokens.
 	Keys *keys.Set
-	// Policy is to be in force; if it differs from the newest version in the
-	// database, it becomes a new version, with an event.
+	// Policy is the first version, if the database has none. Later ones are proposed
+	// and approved.
 	Policy *policy.Policy
+	// Notify says through which channels people are told what concerns them.
+	// Optional: then nobody is told.
+	Notify *notify.Setup
 	// StateFile keeps the last checkpoint outside the database, so that a database
 	// that was put back to an older state is noticed. Optional: then it is not.
 	StateFile string
@@ -161,10 +164,15 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return err
 	}
+	messages := newMessageFigures()
 	s.requests, err = approvals.New(ctx, approvals.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock,
-		People: people, Hosts: registry, Policy: cfg.Policy, Logger: cfg.Logger})
+		People: people, Hosts: registry, Policy: cfg.Policy, Logger: cfg.Logger, Notify: cfg.Notify, URL: cfg.URL,
+		Told: func(channel, outcome string) { messages.WithLabelValues(channel, outcome).Inc() }})
 	if err != nil {
 		return fmt.Errorf("opening the approvals: %w", err)
+	}
+	for _, doubt := range s.requests.Doubts() {
+		cfg.Logger.Warn("notifications may not reach somebody", "why", doubt)
 	}
 	s.work.Go(func() error { return untilStopped(background, "timekeeper", s.requests.Run) })
 	s.broker, err = broker.New(ctx, broker.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Approvals: s.requests,
@@ -173,9 +181,9 @@ func (s *Server) assemble(ctx, background context.Context) error {
 		return fmt.Errorf("opening the broker: %w", err)
 	}
 	s.signin, err = signin.New(ctx, signin.Config{URL: cfg.URL, Issuer: cfg.OIDC.Issuer, ClientID: cfg.OIDC.ClientID,
-		ClientSecret: cfg.OIDC.ClientSecret, GroupsClaim: cfg.OIDC.GroupsClaim, People: people, Pool: cfg.Pool,
+		ClientSecret: cfg.OIDC.ClientSecret, Decisions: s.requests, GroupsClaim: cfg.OIDC.GroupsClaim, People: people, Pool: cfg.Pool,
 		TokenKey: cfg.Keys.Token, Idle: cfg.SignInIdle, Lifetime: cfg.SignInLifetime, Clock: cfg.Clock, Logger: cfg.Logger,
-		Roles: func(groups []string) []api.Role { return s.requests.Policy().RolesOf(groups) }})
+		Roles: s.requests.Roles})
 	if err != nil {
 		return fmt.Errorf("opening the sign-in: %w", err)
 	}
@@ -184,18 +192,17 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return err
 	}
-	site, err := pages.New(pages.Config{Approvals: s.requests, Broker: s.broker, Log: s.log,
+	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Log: s.log,
 		Clock: cfg.Clock, Closing: s.closing})
 	if err != nil {
 		return err
 	}
-	s.handler = s.routes(calls, site)
+	s.handler = s.routes(calls, site, newMetrics(s.log, emergencies{s.requests}, messages))
 	return nil
 }
 
 // routes is the order in which a call passes the middlewares, and where it ends.
-func (s *Server) routes(calls *rest.API, site *pages.Pages) http.Handler {
-	figures := newMetrics(s.log)
+func (s *Server) routes(calls *rest.API, site *pages.Pages, figures *metrics) http.Handler {
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(refuse(problem.ErrCrossOrigin))
 

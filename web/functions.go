@@ -23,6 +23,7 @@ var functions = template.FuncMap{
 	"badge":    badge,
 	"initials": initials,
 	"either":   either,
+	"all":      all,
 	"short":    short,
 	"seconds":  seconds,
 	"sentence": sentence,
@@ -69,6 +70,7 @@ var states = map[string]struct{ word, icon string }{
 	"denied":    {"Denied", "denied"},
 	"cancelled": {"Cancelled", "cancelled"},
 	"expired":   {"Expired", "expired"},
+	"removed":   {"Removed", "signout"},
 	"sealed":    {"Sealed", "sealed"},
 	"open":      {"Open", "open"},
 }
@@ -214,6 +216,14 @@ func either(names []string) string {
 		return strings.Join(names, "")
 	}
 	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+}
+
+// all joins names: a, b and c.
+func all(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
 
 // short is the beginning of a hash, enough to tell two apart by eye.

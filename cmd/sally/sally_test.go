@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -95,6 +96,16 @@ func brokerCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	case "reason": // broker reason REQUEST FILE
 		b.Change(args[1], func(r *api.Request) { r.Reason = ts.ReadFile(args[2]) })
+	case "extendable": // broker extendable REQUEST: once, by a second
+		b.Change(args[1], func(r *api.Request) { r.Extend = &api.ExtendRule{Times: 1, By: "30m", Automatic: true} })
+	case "ends": // broker ends REQUEST: its time is up, and what extends it begins
+		b.Change(args[1], func(r *api.Request) {
+			now := time.Now().UTC()
+			r.State, r.EndReason, r.EndsAt = api.Ended, "time", &now
+		})
+		b.Change(args[2], func(r *api.Request) { now := time.Now().UTC(); r.StartsAt = &now })
+	case "old-sign-ins":
+		set(func() { b.OldSignIns = true })
 	case "end-sign-ins":
 		b.EndSignIns()
 	case "down":
@@ -109,6 +120,12 @@ func brokerCommand(ts *testscript.TestScript, neg bool, args []string) {
 		set(func() { b.AccessLife = life })
 	case "device-polls":
 		set(func() { b.DevicePolls = args[1:] })
+	case "signed": // decisions need the provider's signature
+		set(func() { b.Signed = true })
+	case "continue-at": // broker continue-at URL
+		set(func() { b.ContinueAt = args[1] })
+	case "in-browser": // broker in-browser VERDICT: what the person decides there
+		set(func() { b.InBrowser = api.Verdict(args[1]) })
 	case "spoil":
 		set(func() { b.Spoil = spoils[args[1]] })
 	case "counts": // broker counts REFRESHES REUSES REVOKED
@@ -159,7 +176,13 @@ func agentCommand(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Wait()
 		os.RemoveAll(dir)
 	})
-	eventually(ts, "the agent", func() bool { _, err := os.Stat(socket); return err == nil })
+	eventually(ts, "the agent", func() bool {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 	ts.Setenv("SSH_AUTH_SOCK", socket)
 }
 

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"sallyport/internal/mailtest"
 	"sallyport/internal/postgres"
 )
 
@@ -35,6 +37,9 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			if strings.Contains(env.WorkDir, "notify") {
+				receivers(env)
+			}
 			if !strings.Contains(env.WorkDir, "database") {
 				return nil
 			}
@@ -52,8 +57,28 @@ func TestScripts(t *testing.T) {
 			env.Setenv("LISTEN", l.Addr().String())
 			return l.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"sql": sql, "healthy": healthy, "certificate": certificate},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"sql": sql, "healthy": healthy, "certificate": certificate,
+			"expand": expand},
 	})
+}
+
+// receivers starts a mail server at $MAIL and a receiver of webhooks at $HOOK,
+// which takes what is posted to /yes.
+func receivers(env *testscript.Env) {
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/yes" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	env.Defer(hook.Close)
+	env.Setenv("HOOK", hook.URL)
+	env.Setenv("MAIL", mailtest.New(env.T().(testing.TB), mailtest.Config{}).Addr)
+}
+
+// expand FILE puts the values of environment variables into a file.
+func expand(ts *testscript.TestScript, _ bool, args []string) {
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 
 // sql URL STATEMENT runs a statement in the database.

@@ -20,8 +20,11 @@ var options = []option{
 		"Trusts: the database keeps the log, but cannot change it unnoticed (the checkpoint is signed here)."},
 	{"keys-dir", "/etc/sallyport/keys", "Folder that sallyportd ca init made.\n" +
 		"Trusts: whoever reads these files can sign certificates, checkpoints and access tokens."},
-	{"policy", "/etc/sallyport/policy.yaml", "The policy: who may ask for what, and who must approve.\n" +
-		"Trusts: whoever can write it decides who gets in. Every version that comes into force is in the log."},
+	{"policy", "/etc/sallyport/policy.yaml", "The policy to begin with: who may ask for what, and who must approve.\n" +
+		"Trusts: whoever can write it before the first start decides who gets in. Later versions are proposed by one operator\n" +
+		"and approved by another; then a file that differs decides nothing, and serve says so."},
+	{"notify", "", "YAML file that says through which channels people are told what waits for them. Empty: nobody is told.\n" +
+		"Trusts: its channels with who asks for what and why, and whoever can write it to name others."},
 	{"state-dir", "/var/lib/sallyport", "Folder for the last checkpoint seen, outside the database.\n" +
 		"With it, a database that was put back to an older state is noticed. Empty: it is not."},
 	{"oidc-issuer", "", "Issuer URL of the OpenID provider that people sign in with. Required.\n" +

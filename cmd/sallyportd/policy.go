@@ -12,10 +12,34 @@ import (
 
 func policyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "Work with the policy"}
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(policyCheck(), policySchema())
+	return cmd
+}
+
+func policySchema() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the policy's JSON Schema, for editors",
+		Long: `Prints the JSON Schema of a policy. Keep it beside the policy, and editors that
+speak to a YAML language server complete and check keys as you type, if the
+policy begins with
+
+  # yaml-language-server: $schema=policy.schema.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(policy.Schema())
+			return err
+		},
+	}
+}
+
+func policyCheck() *cobra.Command {
+	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say whether serve would accept the policy",
-		Args:  cobra.ExactArgs(1),
+		Long: `Says whether serve would accept the policy: its form, its limits and the cases
+under tests. It needs nothing but the file. A fault is told with line and column.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := readPolicy(args[0])
 			if err != nil {
@@ -31,7 +55,10 @@ func policyCommand() *cobra.Command {
 				if len(r.Stages) == 1 {
 					how = "1 stage of approval"
 				}
-				if r.Automatic {
+				switch {
+				case r.During != nil:
+					how = "automatic by a schedule, else " + how
+				case r.Automatic:
 					how = "automatic"
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "  %s: %s on %s, at most %s, %s\n",
@@ -39,8 +66,7 @@ func policyCommand() *cobra.Command {
 			}
 			return nil
 		},
-	})
-	return cmd
+	}
 }
 
 func where(r policy.Rule) string {

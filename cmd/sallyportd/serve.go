@@ -70,6 +70,11 @@ func serve(ctx context.Context, set settings, ready func(url string)) error {
 	if cfg.Policy, err = readPolicy(set["policy"]); err != nil {
 		return errNoPolicy.Because(err)
 	}
+	if set["notify"] != "" {
+		if cfg.Notify, err = readNotify(set["notify"]); err != nil {
+			return errNoNotify.Because(err)
+		}
+	}
 	tlsConfig, err := set.tls()
 	if err != nil {
 		return usageError{err}

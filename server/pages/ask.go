@@ -31,6 +31,9 @@ type askPage struct {
 	Other    string // a Go duration, for "other"
 	Reason   string
 	Ticket   string
+	// Emergency is "yes" to open the door before approval, "drill" to rehearse that.
+	Emergency string
+	Start     startForm
 
 	Targets []target
 	More    bool // there are more hosts than the list shows
@@ -47,7 +50,10 @@ type previewView struct {
 	Automatic           bool
 	Slots               []slotView
 	ApproveBy           *time.Time
+	NotBefore           *time.Time
+	StartWithin         string
 	CertificateLifetime string
+	Emergency           *api.Emergency
 	Missing             *api.Problem // what keeps the request from being sent
 }
 
@@ -81,7 +87,10 @@ func (a askPage) Fault(field string) *api.Problem {
 
 // Faulty reports whether the refusal is of a field that the form shows.
 func (a askPage) Faulty() bool {
-	return slices.ContainsFunc([]string{"target", "duration", "reason", "ticket"}, func(f string) bool { return a.Fault(f) != nil })
+	if a.Fault("emergency") != nil {
+		return a.OffersEmergency()
+	}
+	return slices.ContainsFunc([]string{"target", "duration", "not_before", "reason", "ticket"}, func(f string) bool { return a.Fault(f) != nil })
 }
 
 // input is the form as the approvals room wants it.
@@ -90,11 +99,14 @@ func (a askPage) input() (api.RequestInput, error) {
 	if !ok {
 		return api.RequestInput{}, errNoTarget
 	}
-	in := api.RequestInput{Host: host, Login: login, Duration: a.Duration, Reason: a.Reason, Ticket: a.Ticket}
+	in := api.RequestInput{Host: host, Login: login, Duration: a.Duration, Reason: a.Reason, Ticket: a.Ticket,
+		Emergency: a.Emergency != "", Drill: a.Emergency == "drill"}
 	if a.Duration == "other" {
 		in.Duration = a.Other
 	}
-	return in, nil
+	var err error
+	in.NotBefore, err = a.Start.at()
+	return in, err
 }
 
 // askFrom reads the form's fields, as posted or as prefilled by an address.
@@ -102,7 +114,10 @@ func askFrom(form url.Values) askPage {
 	field := func(name string) string { return strings.TrimSpace(form.Get(name)) }
 	a := askPage{
 		Search: field("q"), Target: field("target"), Duration: field("duration"), Other: field("other"),
-		Reason: field("reason"), Ticket: field("ticket"),
+		Reason: field("reason"), Ticket: field("ticket"), Start: startFrom(form),
+	}
+	if e := field("emergency"); e == "yes" || e == "drill" {
+		a.Emergency = e
 	}
 	if a.Target == "" && form.Has("host") && form.Has("login") {
 		a.Target = field("login") + "@" + field("host")
@@ -114,7 +129,7 @@ func askFrom(form url.Values) askPage {
 }
 
 // newRequest shows the form, prefilled by the address: host, login, duration,
-// reason, ticket.
+// reason, ticket, not_before.
 func (p *Pages) newRequest(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
 	a := askFrom(r.URL.Query())
 	if host := r.URL.Query().Get("host"); a.Target == "" && a.Search == "" && host != "" {
@@ -139,7 +154,9 @@ func (p *Pages) ask(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 	if err != nil {
 		return p.showForm(w, r, c, a, err)
 	}
-	if step == "preview" {
+	// What follows an emergency is said before it is sent, also to those who did not
+	// look at the preview.
+	if step == "preview" || in.Emergency && step != "open" {
 		preview, err := p.cfg.Approvals.Preview(r.Context(), c, in)
 		if err != nil {
 			return p.showForm(w, r, c, a, err)
@@ -219,7 +236,7 @@ func (p *Pages) lookAhead(r *http.Request, c identity.Caller, a *askPage) error 
 		return nil // the refusal says enough
 	}
 	for _, t := range targetsOf([]api.Host{host}) {
-		if t.Login == in.Login {
+		if t.Login == in.Login && !in.Emergency {
 			a.Preview.Rule, a.Preview.Automatic, a.Preview.Slots = t.Rule.Rule, t.Rule.Automatic, slotViews(t.Rule.Approvers)
 		}
 	}
@@ -229,7 +246,9 @@ func (p *Pages) lookAhead(r *http.Request, c identity.Caller, a *askPage) error 
 func previewOf(pre api.Preview) *previewView {
 	return &previewView{
 		Login: pre.Login, Host: pre.Host.Name, Rule: pre.Rule, Duration: pre.Duration, Automatic: pre.Automatic,
-		Slots: slotViews(pre.Approvers), ApproveBy: &pre.ApproveBy, CertificateLifetime: pre.CertificateLifetime,
+		Slots: slotViews(pre.Approvers), ApproveBy: &pre.ApproveBy, NotBefore: pre.NotBefore, StartWithin: pre.StartWithin,
+		CertificateLifetime: pre.CertificateLifetime,
+		Emergency:           pre.Emergency,
 	}
 }
 

@@ -16,15 +16,15 @@ var closed = []api.State{api.Ended, api.Denied, api.Cancelled, api.Expired}
 
 // homePage is "My access": what is open, what is asked for, what waits for me.
 type homePage struct {
-	Grants, Pending, Waiting, Recent []requestView
-	MoreWaiting                      bool
+	Grants, Pending, Waiting, Reviews, Recent []requestView
+	MoreWaiting                               bool
 }
 
 // Version changes whenever anything on the page does.
 func (h homePage) Version() string { return version(h.versions()) }
 
 func (h homePage) versions() (all []string) {
-	for _, v := range slices.Concat(h.Grants, h.Pending, h.Waiting, h.Recent) {
+	for _, v := range slices.Concat(h.Grants, h.Pending, h.Waiting, h.Reviews, h.Recent) {
 		all = append(all, v.Version())
 	}
 	return all
@@ -49,6 +49,7 @@ func (p *Pages) home(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 		{&page.Grants, approvals.ListFilter{Scope: approvals.Mine, States: []api.State{api.Approved, api.Active}}},
 		{&page.Pending, approvals.ListFilter{Scope: approvals.Mine, States: []api.State{api.Requested}}},
 		{&page.Recent, approvals.ListFilter{Scope: approvals.Mine, States: closed, Limit: 5}},
+		{&page.Reviews, approvals.ListFilter{Scope: approvals.Reviews, Limit: 5}},
 		{&page.Waiting, approvals.ListFilter{Scope: approvals.Waiting, Limit: 5}},
 	} {
 		list, err := p.cfg.Approvals.List(r.Context(), c, part.f)
@@ -57,6 +58,7 @@ func (p *Pages) home(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 		}
 		*part.into, more = p.views(c, list.Items), list.Next
 	}
+	page.Grants = oneAccess(page.Grants)
 	page.MoreWaiting = more != "" // of the last part
 	// What ends first is what the person must know first.
 	slices.SortStableFunc(page.Grants, func(a, b requestView) int {

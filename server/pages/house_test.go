@@ -15,7 +15,9 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals"
+	"sallyport/approvals/evidence"
 	"sallyport/approvals/identity"
+	"sallyport/approvals/notify"
 	"sallyport/audit"
 	"sallyport/audit/event"
 	"sallyport/broker/hosts"
@@ -219,8 +221,9 @@ func (h *house) Preview(_ context.Context, c identity.Caller, in api.RequestInpu
 	if rule.Reason != nil && in.Reason == "" {
 		return api.Preview{}, errNoReason
 	}
+	e, err := h.emergency(rule, in)
 	return api.Preview{Host: host, Login: in.Login, Rule: rule.Rule, Duration: d.String(), Automatic: rule.Automatic,
-		Approvers: rule.Approvers, ApproveBy: h.clock.Now().Add(time.Hour), CertificateLifetime: "5m0s"}, nil
+		Approvers: rule.Approvers, ApproveBy: h.clock.Now().Add(time.Hour), CertificateLifetime: "5m0s", Emergency: e}, err
 }
 
 func (h *house) Request(ctx context.Context, c identity.Caller, in api.RequestInput) (api.Request, error) {
@@ -232,7 +235,7 @@ func (h *house) Request(ctx context.Context, c identity.Caller, in api.RequestIn
 		return api.Request{}, err
 	}
 	r := h.make(c, pre.Host.Name, in.Login, in, h.clock.Now())
-	if pre.Automatic {
+	if r.Emergency = pre.Emergency; pre.Automatic || pre.Emergency != nil {
 		end := h.clock.Now().Add(30 * time.Minute)
 		r.State, r.StartsAt, r.EndsAt = api.Approved, &r.CreatedAt, &end
 	}
@@ -261,6 +264,8 @@ func (h *house) List(_ context.Context, c identity.Caller, f approvals.ListFilte
 		case i < start,
 			f.Scope == approvals.Mine && r.Requester.ID != c.ID,
 			f.Scope == approvals.Waiting && !h.may(c, r),
+			(f.Emergency || f.Scope == approvals.Reviews) && r.Emergency == nil,
+			f.Scope == approvals.Reviews && !mayReview(c, r),
 			f.States != nil && !slices.Contains(f.States, r.State),
 			f.HostID != "" && f.HostID != r.HostID:
 			continue
@@ -296,6 +301,9 @@ func (h *house) change(in any, id string, do func(*api.Request) error) (api.Requ
 }
 
 func (h *house) Decide(_ context.Context, c identity.Caller, id string, in api.DecisionInput) (api.Request, error) {
+	if slices.ContainsFunc(h.asked, func(r api.Request) bool { return r.ID == id && r.Assurance == evidence.Provider }) {
+		return api.Request{}, approvals.ErrProviderEvidence
+	}
 	return h.change(in, id, func(r *api.Request) error {
 		if in.TermsHash != r.TermsHash {
 			return errOtherTerms
@@ -344,7 +352,11 @@ func (h rooms) Request(_ context.Context, c identity.Caller, id string) (api.Req
 	act("deny", h.may(c, r), why)
 	act("cancel", mine && r.State == api.Requested, "only the requester cancels, and only before it is decided")
 	act("finish", mine && (r.State == api.Approved || r.State == api.Active), "there is no grant of yours to finish")
+	act("extend", mine && r.Extend != nil && r.ExtendedBy == "" && r.State == api.Active, "it has been extended already")
 	act("connect", mine && (r.State == api.Approved || r.State == api.Active), "there is no grant of yours")
+	if r.Emergency != nil {
+		act("review", mayReview(c, r), "you are in none of the groups that review this emergency")
+	}
 	r.Timeline = nil
 	for _, e := range h.leaves {
 		if shown := e.API(false); shown.Request == id {
@@ -406,6 +418,26 @@ func (h *house) Receipt(_ context.Context, index int64) ([]byte, error) {
 type tried struct {
 	who    identity.Caller
 	action string
+}
+
+func (h *house) Notifications(_ context.Context, c identity.Caller, action string, f notify.Filter) (api.Page[api.Notification], error) {
+	h.saw(f)
+	if !c.Has(api.Operator) && !c.Has(api.Auditor) {
+		return api.Page[api.Notification]{}, approvals.ErrNotForYou
+	}
+	at := h.clock.Now().Add(-time.Minute)
+	page := api.Page[api.Notification]{Next: "more"}
+	for _, n := range []api.Notification{
+		{ID: "msg-000000000002", Kind: "request.waiting", Channel: "mail", Person: &api.Person{ID: "per-000000000001", Name: "Arne <i>Approver"},
+			State: "failed", Attempts: 10, Error: "the receiver answered <script>503"},
+		{ID: "msg-000000000001", Kind: "request.waiting", Request: "req-4f8k2m9qhx1z", Channel: "dba-chat", State: "sent", Attempts: 1},
+	} {
+		n.CreatedAt, n.EndedAt = at, &at
+		if f.State == "" || n.State == f.State {
+			page.Items = append(page.Items, n)
+		}
+	}
+	return page, nil
 }
 
 func (h *house) OnlyAuditors(_ context.Context, c identity.Caller, action string) error {

@@ -20,6 +20,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/approvals/notify"
 	"sallyport/audit"
 	"sallyport/broker/hosts"
 	"sallyport/internal/clock"
@@ -34,10 +35,22 @@ type Approvals interface {
 	Request(ctx context.Context, c identity.Caller, in api.RequestInput) (api.Request, error)
 	List(ctx context.Context, c identity.Caller, f approvals.ListFilter) (api.Page[api.Request], error)
 	CountWaiting(ctx context.Context, c identity.Caller) (int, error)
+	CountReviews(ctx context.Context, c identity.Caller) (int, error)
 	Decide(ctx context.Context, c identity.Caller, id string, in api.DecisionInput) (api.Request, error)
+	Review(ctx context.Context, c identity.Caller, id string, in api.ReviewInput) (api.Request, error)
 	Cancel(ctx context.Context, c identity.Caller, id string) (api.Request, error)
 	Finish(ctx context.Context, c identity.Caller, id string) (api.Request, error)
+	Extend(ctx context.Context, c identity.Caller, id string, in api.ExtendInput) (api.Request, error)
+	Revoke(ctx context.Context, c identity.Caller, in api.RevocationInput) (api.Revocation, error)
+	People(ctx context.Context, c identity.Caller, f identity.PeopleFilter) (api.Page[api.KnownPerson], error)
+	KnownPerson(ctx context.Context, c identity.Caller, id string) (api.KnownPerson, error)
+	RemovePerson(ctx context.Context, c identity.Caller, id, reason string) (api.RemovedPerson, error)
+	RestorePerson(ctx context.Context, c identity.Caller, id, reason string) (api.KnownPerson, error)
+	Notifications(ctx context.Context, c identity.Caller, action string, f notify.Filter) (api.Page[api.Notification], error)
 	OnlyAuditors(ctx context.Context, c identity.Caller, action string) error
+	Explain(ctx context.Context, c identity.Caller, in api.ExplainInput) (api.Explanation, error)
+	HostReach(ctx context.Context, c identity.Caller, nameOrID, login, cursor string, limit int) (api.HostReach, error)
+	Policies
 }
 
 // Broker is what pages need of the broker.
@@ -45,6 +58,7 @@ type Broker interface {
 	Request(ctx context.Context, c identity.Caller, id string) (api.Request, error)
 	ListHosts(ctx context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error)
 	Host(ctx context.Context, c identity.Caller, nameOrID string) (api.Host, error)
+	PersonReach(ctx context.Context, c identity.Caller, idOrEmail string, f hosts.Filter) (api.PersonReach, error)
 }
 
 // Log is what pages need of the log.
@@ -55,9 +69,16 @@ type Log interface {
 	VerifierKey() string
 }
 
+// Decisions sends the browser of somebody who decides to the identity provider,
+// which signs the decision; package signin does it.
+type Decisions interface {
+	Decide(w http.ResponseWriter, r *http.Request, request string, in api.DecisionInput) error
+}
+
 // Config is what pages need. Every field without "optional" must be set.
 type Config struct {
 	Approvals Approvals
+	Decisions Decisions
 	Broker    Broker
 	Log       Log
 	Clock     clock.Clock
@@ -71,8 +92,8 @@ type Pages struct{ cfg Config }
 
 // New returns the pages.
 func New(cfg Config) (*Pages, error) {
-	if cfg.Approvals == nil || cfg.Broker == nil || cfg.Log == nil || cfg.Clock == nil {
-		return nil, errors.New("pages need approvals, a broker, a log and a clock")
+	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Log == nil || cfg.Clock == nil {
+		return nil, errors.New("pages need approvals, decisions, a broker, a log and a clock")
 	}
 	return &Pages{cfg}, nil
 }
@@ -88,12 +109,31 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Post("/requests/preview", p.signedIn(p.preview))
 	r.Get("/requests/{id}", p.signedIn(p.request))
 	r.Get("/requests/{id}/changes", p.signedIn(p.changes))
+	r.Get("/requests/{id}/decide", p.signedIn(p.deciding))
 	r.Post("/requests/{id}/approve", p.signedIn(p.decide(api.Approve)))
 	r.Post("/requests/{id}/deny", p.signedIn(p.decide(api.Deny)))
+	r.Post("/requests/{id}/review", p.signedIn(p.review))
 	r.Post("/requests/{id}/cancel", p.signedIn(p.act(p.cfg.Approvals.Cancel)))
 	r.Post("/requests/{id}/finish", p.signedIn(p.act(p.cfg.Approvals.Finish)))
+	r.Post("/requests/{id}/extend", p.signedIn(p.extend))
+	r.Post("/requests/{id}/revoke", p.signedIn(p.revoke))
+	r.Get("/people", p.signedIn(p.people))
+	r.Get("/people/{person}", p.signedIn(p.person))
+	r.Post("/people/{person}/remove", p.signedIn(p.removePerson))
+	r.Post("/people/{person}/restore", p.signedIn(p.restorePerson))
 	r.Get("/hosts", p.signedIn(p.hosts))
 	r.Get("/hosts/{host}", p.signedIn(p.host))
+	r.Get("/hosts/{host}/reach", p.signedIn(p.door))
+	r.Get("/why", p.signedIn(p.why))
+	r.Get("/reach", p.signedIn(p.reach))
+	r.Get("/notifications", p.signedIn(p.notifications))
+	r.Get("/policy", p.signedIn(p.policy))
+	r.Post(ProposalsPath, p.signedIn(p.propose))
+	r.Get("/policy/proposals/new", p.signedIn(p.newProposal))
+	r.Get("/policy/proposals/{id}", p.signedIn(p.proposal))
+	r.Post("/policy/proposals/{id}/approve", p.signedIn(p.decideProposal(api.Approve)))
+	r.Post("/policy/proposals/{id}/deny", p.signedIn(p.decideProposal(api.Deny)))
+	r.Post("/policy/proposals/{id}/withdraw", p.signedIn(p.withdrawProposal))
 	r.Get("/log", p.auditors(p.log))
 	r.Get("/log/events/{index}", p.auditors(p.event))
 	r.Get("/log/events/{index}/leaf", p.auditors(p.leaf))
@@ -111,10 +151,14 @@ func (p *Pages) Chrome(next http.Handler) http.Handler {
 			chrome.Waiting = func() int {
 				// The page is about something else: without a count it is still right.
 				n, err := p.cfg.Approvals.CountWaiting(r.Context(), c)
+				var reviews int
+				if err == nil {
+					reviews, err = p.cfg.Approvals.CountReviews(r.Context(), c)
+				}
 				if err != nil {
 					problem.CallOf(r.Context()).Logger.WarnContext(r.Context(), "counting what waits failed", "error", err)
 				}
-				return n
+				return n + reviews
 			}
 		}
 		next.ServeHTTP(w, r.WithContext(web.WithChrome(r.Context(), chrome)))

@@ -91,9 +91,13 @@ func everywhere(h *house) []string {
 		"/hosts", "/hosts?labels=((&q=" + url.QueryEscape(hostile), "/hosts/db-1", "/log", "/log?type=" + url.QueryEscape(hostile) + "&person=" + url.QueryEscape(hostile), "/log/events/0", "/log/events/4",
 		"/requests/req-none", "/nowhere"}
 	for _, r := range h.asked {
-		paths = append(paths, "/requests/"+r.ID)
+		paths = append(paths, "/requests/"+r.ID, "/requests/"+r.ID+"/decide?verdict=approve&comment="+url.QueryEscape(hostile))
 	}
-	return paths
+	odd := url.QueryEscape(hostile)
+	paths = append(paths, "/people", "/people?q="+odd+"&removed="+odd, "/people/"+h.people["engineer"].ID, "/people/"+odd,
+		"/requests/new?start_date="+odd+"&start_time="+odd+"&zone="+odd, "/requests/new?not_before="+odd)
+	return append(paths, "/why", "/why?host=db-1&login=dba", "/why?host="+odd+"&login="+odd+"&for="+odd+"&person="+odd, "/why?host=db-1&login="+odd,
+		"/reach", "/reach?q="+odd+"&labels=((&person="+odd, "/hosts/db-1/reach?login=dba", "/hosts/db-1/reach?login="+odd)
 }
 
 const hostile = `"'><img src=x onerror=alert(1)><script>alert(1)</script>javascript:alert(1)`
@@ -121,6 +125,8 @@ func TestEveryPageIsStrictAndKeepsHostileTextText(t *testing.T) {
 		r.Duration, r.KeyFingerprint, r.TermsHash, r.CertificateLifetime = hostile, hostile, hostile, hostile
 		for j := range r.Decisions {
 			r.Decisions[j].Comment, r.Decisions[j].Approver.Name = hostile, hostile
+			r.Decisions[j].Evidence = api.DecisionEvidence{Assurance: hostile, Statement: hostile, IDTokenHash: hostile, KeysHash: hostile,
+				AMR: []string{hostile}, ACR: hostile}
 		}
 		for j := range r.Approvers {
 			r.Approvers[j].Groups = append(slices.Clone(r.Approvers[j].Groups), hostile)
@@ -331,7 +337,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 	h, v := open(t)
 	closing := make(chan struct{})
 	close(closing)
-	p, err := New(Config{Approvals: h, Broker: rooms{h}, Log: h, Clock: h.clock, Closing: closing})
+	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Log: h, Clock: h.clock, Closing: closing})
 	if err != nil {
 		t.Fatal(err)
 	}

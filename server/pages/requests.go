@@ -20,11 +20,13 @@ import (
 
 // listPage is a list of requests.
 type listPage struct {
-	Scope string // mine, waiting or all
+	Scope string // mine, waiting, emergencies or all
 	State string // of the filter; empty: every state
 	Items []requestView
-	First string // address of the first page, if this is another
-	Next  string // address of the next page, if there is one
+	// Reviews wait for the viewer, on the page of approvals.
+	Reviews []requestView
+	First   string // address of the first page, if this is another
+	Next    string // address of the next page, if there is one
 }
 
 // States are the choices of the filter.
@@ -33,10 +35,13 @@ func (listPage) States() []api.State {
 }
 
 // Version changes whenever anything on the page does.
-func (l listPage) Version() string { return version(homePage{Waiting: l.Items}.versions()) }
+func (l listPage) Version() string {
+	return version(homePage{Waiting: l.Items, Reviews: l.Reviews}.versions())
+}
 
 // scopes by their name in the address.
-var scopes = map[string]approvals.Scope{"mine": approvals.Mine, "waiting": approvals.Waiting, "all": approvals.All}
+// "emergencies" also narrows to those; see requests.
+var scopes = map[string]approvals.Scope{"mine": approvals.Mine, "waiting": approvals.Waiting, "all": approvals.All, "emergencies": approvals.All}
 
 func (p *Pages) requests(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
 	q := r.URL.Query()
@@ -51,7 +56,7 @@ func (p *Pages) requests(w http.ResponseWriter, r *http.Request, c identity.Call
 	if !ok || page.State != "" && !slices.Contains(page.States(), api.State(page.State)) {
 		return approvals.ErrBadFilter
 	}
-	f := approvals.ListFilter{Scope: scope, Cursor: q.Get("cursor")}
+	f := approvals.ListFilter{Scope: scope, Cursor: q.Get("cursor"), Emergency: page.Scope == "emergencies"}
 	if page.State != "" {
 		f.States = []api.State{api.State(page.State)}
 	}
@@ -86,7 +91,11 @@ func (p *Pages) approvals(w http.ResponseWriter, r *http.Request, c identity.Cal
 	if err != nil {
 		return err
 	}
-	page := listPage{Scope: "waiting", Items: p.views(c, list.Items)}
+	reviews, err := p.cfg.Approvals.List(r.Context(), c, approvals.ListFilter{Scope: approvals.Reviews, Limit: 200})
+	if err != nil {
+		return err
+	}
+	page := listPage{Scope: "waiting", Items: p.views(c, list.Items), Reviews: p.views(c, reviews.Items)}
 	page.First, page.Next = paging(r.URL, "cursor", list.Next)
 	web.Render(w, r, http.StatusOK, "approvals", page)
 	return nil
@@ -135,7 +144,31 @@ func (p *Pages) changes(w http.ResponseWriter, r *http.Request, c identity.Calle
 	}
 }
 
-// decide takes the verdict that the form's button stands for.
+// decidePage is the page on which one thing can be done: to give the verdict.
+type decidePage struct {
+	requestView
+	Verdict api.Verdict
+}
+
+// deciding shows exactly what would be decided. It is where sally sends people
+// whose decision the identity provider has to sign.
+func (p *Pages) deciding(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
+	page := decidePage{Verdict: api.Verdict(r.URL.Query().Get("verdict"))}
+	if page.Verdict != api.Approve && page.Verdict != api.Deny {
+		return approvals.ErrBadVerdict
+	}
+	req, err := p.cfg.Broker.Request(r.Context(), c, chi.URLParam(r, "id"))
+	if err != nil {
+		return err
+	}
+	page.requestView = p.view(c, req)
+	page.Comment = r.URL.Query().Get("comment")
+	web.Render(w, r, http.StatusOK, "decide", page)
+	return nil
+}
+
+// decide takes the verdict that the form's button stands for, by way of the
+// identity provider if that has to sign it.
 func (p *Pages) decide(verdict api.Verdict) handler {
 	return func(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
 		if err := parseForm(r); err != nil {
@@ -148,7 +181,13 @@ func (p *Pages) decide(verdict api.Verdict) handler {
 			return p.refused(w, r, c, errDenyWithoutReason)
 		}
 		id := chi.URLParam(r, "id")
-		if _, err := p.cfg.Approvals.Decide(r.Context(), c, id, in); err != nil {
+		_, err := p.cfg.Approvals.Decide(r.Context(), c, id, in)
+		if errors.Is(err, approvals.ErrProviderEvidence) {
+			if err = p.cfg.Decisions.Decide(w, r, id, in); err == nil {
+				return nil
+			}
+		}
+		if err != nil {
 			return p.refused(w, r, c, err)
 		}
 		http.Redirect(w, r, "/requests/"+url.PathEscape(id), http.StatusSeeOther)

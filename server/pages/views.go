@@ -45,15 +45,20 @@ type requestView struct {
 	api.Request
 	Mine    bool
 	Auditor bool
-	Now     time.Time
+	// Operator: the viewer may revoke it.
+	Operator bool
+	Now      time.Time
 	// Problem is what was refused just now, and Comment what the person had
 	// written; for the page that answers a refused post.
 	Problem *api.Problem
 	Comment string
+	// Until is the end of the last grant that extends this one, where they are shown
+	// as one access.
+	Until *time.Time
 }
 
 func (p *Pages) view(c identity.Caller, r api.Request) requestView {
-	return requestView{Request: r, Mine: r.Requester.ID == c.ID, Auditor: c.Has(api.Auditor), Now: p.cfg.Clock.Now()}
+	return requestView{Request: r, Mine: r.Requester.ID == c.ID, Auditor: c.Has(api.Auditor), Operator: c.Has(api.Operator), Now: p.cfg.Clock.Now()}
 }
 
 func (p *Pages) views(c identity.Caller, rs []api.Request) []requestView {

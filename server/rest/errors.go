@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -46,6 +47,9 @@ func inputProblem(ctx huma.Context, _ string, v any) (any, error) {
 		return v, nil
 	}
 	p := inputCode(m)
+	if op := ctx.Operation(); p.Code == problem.ErrTooLarge.Code && op.MaxBodyBytes > MaxBody+1 {
+		p.Detail = fmt.Sprintf("the body of the request is larger than %d MiB", op.MaxBodyBytes>>20)
+	}
 	for _, e := range m.Errors {
 		p.Errors = append(p.Errors, api.ProblemField{
 			Location: strings.TrimPrefix(e.Location, "body."), Message: e.Message})

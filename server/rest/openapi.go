@@ -27,9 +27,11 @@ func document(cfg Config) *huma.OpenAPI {
 		},
 		Servers: []*huma.Server{{URL: strings.TrimRight(cfg.URL, "/") + Prefix}},
 		Tags: []*huma.Tag{
-			{Name: "people", Description: "The caller"},
+			{Name: "people", Description: "The caller, and for operators and auditors everybody"},
 			{Name: "requests", Description: "Asks, decisions, grants and certificates"},
+			{Name: "revocations", Description: "Ending grants"},
 			{Name: "hosts", Description: "The registry of hosts"},
+			{Name: "policy", Description: "The versions of the policy, and proposals for the next"},
 			{Name: "audit", Description: "The append-only log"},
 		},
 		Components: &huma.Components{

@@ -2,7 +2,10 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -11,6 +14,7 @@ import (
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
 	"sallyport/internal/ids"
+	"sallyport/server/problem"
 )
 
 const (
@@ -41,16 +45,25 @@ func (a *API) requests() {
 	register(a, huma.Operation{
 		OperationID: "getRequest", Method: http.MethodGet, Path: "/requests/{id}", Tags: tag,
 		Summary:     "One request with decisions, certificates, timeline and what the caller can do",
-		Description: "With wait, the answer comes when the request's state is no longer the one given as state, or when the time is up.",
+		Description: "With wait, the answer comes when the request's state is no longer the one given as state, when it has another number of decisions than the one given, or when the time is up.",
 	}, a.getRequest)
 	register(a, huma.Operation{
 		OperationID: "decideRequest", Method: http.MethodPost, Path: "/requests/{id}/decisions", Tags: tag,
 		Summary: "Approve or deny",
+		Description: "Where the request's assurance is provider, the identity provider must sign the decision, for which the person " +
+			"needs a browser: the answer is 409 with the code provider-evidence-needed, and continue is the page to open. " +
+			"Nothing is decided until they come back from the provider; wait for that with GET /requests/{id}.",
 	}, func(ctx context.Context, c identity.Caller, in *struct {
 		RequestPath
 		Body api.DecisionInput
 	}) (*body[api.Request], error) {
-		return reply(a.Approvals.Decide(ctx, c, in.ID, in.Body))
+		r, err := a.Approvals.Decide(ctx, c, in.ID, in.Body)
+		if errors.Is(err, approvals.ErrProviderEvidence) {
+			p := problem.From(err)
+			p.Continue = a.decidePage(in.ID, in.Body)
+			return nil, p
+		}
+		return reply(r, err)
 	})
 	register(a, huma.Operation{
 		OperationID: "cancelRequest", Method: http.MethodPost, Path: "/requests/{id}/cancel", Tags: tag,
@@ -63,6 +76,31 @@ func (a *API) requests() {
 		Summary: "End one's own grant early",
 	}, func(ctx context.Context, c identity.Caller, in *RequestPath) (*body[api.Request], error) {
 		return reply(a.Approvals.Finish(ctx, c, in.ID))
+	})
+	register(a, huma.Operation{
+		OperationID: "extendRequest", Method: http.MethodPost, Path: "/requests/{id}/extend", Tags: tag,
+		Summary:       "Ask for a grant that follows one's own without a gap",
+		Description:   "The answer is a request of its own, for the same key. The earlier grant stays as it is, and nothing that is open is cut.",
+		DefaultStatus: http.StatusCreated,
+	}, func(ctx context.Context, c identity.Caller, in *struct {
+		RequestPath
+		Body api.ExtendInput
+	}) (*extendOutput, error) {
+		r, err := a.Approvals.Extend(ctx, c, in.ID, in.Body)
+		if err != nil {
+			return nil, err
+		}
+		return &extendOutput{Location: Prefix + "/requests/" + r.ID, Body: r}, nil
+	})
+	register(a, huma.Operation{
+		OperationID: "reviewRequest", Method: http.MethodPost, Path: "/requests/{id}/review", Tags: tag,
+		Summary:     "Sign off an emergency",
+		Description: "By somebody independent in one of its review groups, once. not-justified also ends the grant, if it runs.",
+	}, func(ctx context.Context, c identity.Caller, in *struct {
+		RequestPath
+		Body api.ReviewInput
+	}) (*body[api.Request], error) {
+		return reply(a.Approvals.Review(ctx, c, in.ID, in.Body))
 	})
 	register(a, huma.Operation{
 		OperationID: "issueCertificate", Method: http.MethodPost, Path: "/requests/{id}/certificates", Tags: tag,
@@ -104,16 +142,26 @@ func (a *API) createRequest(ctx context.Context, c identity.Caller, in *createIn
 	return &createOutput{Status: http.StatusCreated, Location: Prefix + "/requests/" + r.ID, Body: r}, nil
 }
 
+// extendOutput is the request that extends another.
+type extendOutput struct {
+	Location string `header:"Location"`
+	Body     api.Request
+}
+
 type listInput struct {
-	Scope  string      `query:"scope" enum:"mine,waiting" doc:"mine: asked for by the caller; waiting: waiting for the caller's decision"`
+	Scope  string      `query:"scope" enum:"mine,waiting,reviews" doc:"mine: asked for by the caller; waiting: waiting for the caller's decision; reviews: emergencies waiting for the caller's review"`
 	State  []api.State `query:"state" enum:"requested,approved,active,ended,denied,cancelled,expired" doc:"Any of these, separated by commas"`
 	Host   string      `query:"host" maxLength:"63" doc:"Name or id"`
 	Cursor string      `query:"cursor" maxLength:"200" doc:"next of the page before"`
 	Limit  int         `query:"limit" minimum:"1" maximum:"200" default:"50"`
+
+	Emergency bool   `query:"emergency" doc:"true: emergencies only, drills among them"`
+	Review    string `query:"review" enum:"waiting,overdue" doc:"Emergencies that nobody has reviewed: all, or those past their deadline"`
 }
 
 func (a *API) listRequests(ctx context.Context, c identity.Caller, in *listInput) (*body[api.Page[api.Request]], error) {
-	f := approvals.ListFilter{Scope: approvals.Scope(in.Scope), States: in.State, Cursor: in.Cursor, Limit: in.Limit}
+	f := approvals.ListFilter{Scope: approvals.Scope(in.Scope), States: in.State, Cursor: in.Cursor, Limit: in.Limit,
+		Emergency: in.Emergency, Review: approvals.Review(in.Review)}
 	switch {
 	case in.Host == "":
 	case ids.Valid(ids.Host, in.Host): // also one that was removed since
@@ -140,6 +188,16 @@ type getInput struct {
 	RequestPath
 	Wait  string    `query:"wait" maxLength:"16" example:"30s" doc:"How long to wait for another state; at most 60s"`
 	State api.State `query:"state" enum:"requested,approved,active,ended,denied,cancelled,expired" doc:"The state that the caller knows"`
+	Known int       `query:"decisions" minimum:"-1" default:"-1" doc:"How many decisions the caller knows; -1: another number is nothing to answer for"`
+}
+
+// decidePage is the address of the page on which the decision can be given.
+func (a *API) decidePage(id string, in api.DecisionInput) string {
+	q := url.Values{"verdict": {string(in.Verdict)}}
+	if in.Comment != "" {
+		q.Set("comment", in.Comment)
+	}
+	return strings.TrimRight(a.URL, "/") + "/requests/" + url.PathEscape(id) + "/decide?" + q.Encode()
 }
 
 func (a *API) getRequest(ctx context.Context, c identity.Caller, in *getInput) (*body[api.Request], error) {
@@ -148,23 +206,23 @@ func (a *API) getRequest(ctx context.Context, c identity.Caller, in *getInput) (
 		return nil, err
 	}
 	if wait > 0 && in.State != "" {
-		if err := a.await(ctx, c, in.ID, in.State, wait); err != nil {
+		if err := a.await(ctx, c, in, wait); err != nil {
 			return nil, err
 		}
 	}
 	return reply(a.Broker.Request(ctx, c, in.ID))
 }
 
-// await returns when the request's state is no longer the known one, when the
-// time is up, or when the process is about to stop.
-func (a *API) await(ctx context.Context, c identity.Caller, id string, known api.State, wait time.Duration) error {
+// await returns when the request's state is no longer the known one, or its
+// decisions are more, when the time is up, or when the process is about to stop.
+func (a *API) await(ctx context.Context, c identity.Caller, in *getInput, wait time.Duration) error {
 	up := time.NewTimer(wait)
 	defer up.Stop()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		state, err := a.Approvals.State(ctx, c, id)
-		if err != nil || state != known {
+		state, decisions, err := a.Approvals.State(ctx, c, in.ID)
+		if err != nil || state != in.State || in.Known >= 0 && decisions != in.Known {
 			return err
 		}
 		select {

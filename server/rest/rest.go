@@ -29,7 +29,8 @@ import (
 // Prefix is where the API is.
 const Prefix = "/api/v1"
 
-// MaxBody is how many bytes a request's body may have.
+// MaxBody is how many bytes a request's body may have, except one that proposes a
+// policy (api.MaxPolicyBody).
 const MaxBody = 64 << 10
 
 // Config is what the API needs. Every field without "optional" must be set.
@@ -83,7 +84,10 @@ func New(cfg Config) (*API, error) {
 	a.people()
 	a.requests()
 	a.hosts()
+	a.explain()
 	a.audit()
+	a.notifications()
+	a.policy()
 
 	text, err := describe(a.huma.OpenAPI())
 	if err != nil {
@@ -111,7 +115,9 @@ func (a *API) signedIn(ctx huma.Context, next func(huma.Context)) {
 
 // register adds one call. f gets the caller; its errors become problems.
 func register[I, O any](a *API, op huma.Operation, f func(context.Context, identity.Caller, *I) (*O, error)) {
-	op.MaxBodyBytes = MaxBody + 1 // huma refuses a body that reaches the limit
+	if op.MaxBodyBytes == 0 {
+		op.MaxBodyBytes = MaxBody + 1 // huma refuses a body that reaches the limit
+	}
 	op.Security = []map[string][]string{{"bearer": {}}, {"cookie": {}}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		caller, ok := signin.Caller(ctx)

@@ -43,6 +43,8 @@ type flow struct {
 	Verifier string    `json:"verifier"` // binds the code to it (RFC 7636)
 	Next     string    `json:"next"`     // where to go afterwards
 	Expires  time.Time `json:"expires"`
+	// Draft is the decision that the person went to have signed; empty: to sign in.
+	Draft string `json:"draft,omitempty"`
 }
 
 // flows reads what the browser has begun and can still end.
@@ -60,6 +62,12 @@ func (s *Service) putFlows(ctx context.Context, all []flow) {
 	s.cookies.Put(ctx, flowsKey, b)
 }
 
+// addFlow keeps one more flow, and forgets the oldest of too many.
+func (s *Service) addFlow(ctx context.Context, f flow) {
+	all := append(s.flows(ctx), f)
+	s.putFlows(ctx, all[max(0, len(all)-maxFlows):])
+}
+
 // takeFlow removes and returns the flow with the state.
 func (s *Service) takeFlow(ctx context.Context, state string) (flow, bool) {
 	all := s.flows(ctx)
@@ -72,7 +80,8 @@ func (s *Service) takeFlow(ctx context.Context, state string) (flow, bool) {
 	return f, true
 }
 
-// begin sends a browser to the provider. next= is where it goes afterwards.
+// begin sends a browser to the provider. next= is where it goes afterwards;
+// prompt=login has the provider authenticate the person again.
 func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	provider, err := s.provider.discover(ctx)
@@ -86,23 +95,26 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 	}
 	f := flow{State: rand.Text(), Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(),
 		Next: localPath(r.URL.Query().Get("next")), Expires: s.cfg.Clock.Now().Add(flowLifetime)}
-	all := append(s.flows(ctx), f)
-	s.putFlows(ctx, all[max(0, len(all)-maxFlows):])
+	s.addFlow(ctx, f)
 	if !s.cookies.Exists(ctx, signInKey) {
 		// Whoever does not come back shall not leave a row for a whole Lifetime. The
 		// library compares with the machine's clock.
 		s.cookies.SetDeadline(ctx, time.Now().Add(flowLifetime))
 	}
-	http.Redirect(w, r, provider.oauth.AuthCodeURL(f.State, oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)),
-		http.StatusFound)
+	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
+	if r.URL.Query().Get("prompt") == "login" {
+		options = append(options, oauth2.SetAuthURLParam("prompt", "login"))
+	}
+	http.Redirect(w, r, provider.oauth.AuthCodeURL(f.State, options...), http.StatusFound)
 }
 
-// callback takes a browser back from the provider, and signs it in.
+// callback takes a browser back from the provider, and signs it in or takes the
+// decision that it went there for.
 func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 	next, err := s.finish(r)
 	if err != nil {
 		if cause := refusal.As(err); cause != nil && cause.Unwrap() != nil {
-			s.cfg.Logger.WarnContext(r.Context(), "sign-in refused", "code", cause.Code, "reason", cause.Unwrap())
+			s.cfg.Logger.WarnContext(r.Context(), "what came back from the provider was refused", "code", cause.Code, "reason", cause.Unwrap())
 		}
 		s.refuse(w, r, identity.ViaWeb, err)
 		return
@@ -121,17 +133,17 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 func (s *Service) finish(r *http.Request) (next string, err error) {
 	ctx, q := r.Context(), r.URL.Query()
 	f, ok := s.takeFlow(ctx, q.Get("state"))
-	switch {
-	case !ok:
+	if !ok {
 		return "", ErrState
-	case q.Has("iss") && q.Get("iss") != s.cfg.Issuer:
-		return "", ErrProviderRefused.With("the answer comes from another identity provider")
-	case q.Has("error"):
-		return "", ErrProviderRefused.With("the identity provider refused the sign-in (%s)", plain(q.Get("error")))
-	case q.Get("code") == "":
-		return "", ErrProviderRefused.With("the identity provider sent no code")
 	}
-	raw, token, err := s.provider.redeem(ctx, q.Get("code"), f)
+	code, err := s.code(q)
+	if f.Draft != "" {
+		return s.finishDecision(r, f, code, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	raw, token, err := s.provider.redeem(ctx, code, f)
 	if err != nil {
 		return "", err
 	}
@@ -143,7 +155,7 @@ func (s *Service) finish(r *http.Request) (next string, err error) {
 	if err != nil {
 		return "", err
 	}
-	in, err := s.cfg.People.Open(ctx, person, claims.AuthTime, s.cfg.Lifetime)
+	in, err := s.cfg.People.Open(ctx, person, claims, s.cfg.Lifetime)
 	if err != nil {
 		return "", err
 	}
@@ -156,6 +168,19 @@ func (s *Service) finish(r *http.Request) (next string, err error) {
 	s.cookies.Put(ctx, signInKey, in.ID)
 	s.cookies.Put(ctx, hintKey, sealHint(s.cookies.Token(ctx), raw))
 	return f.Next, nil
+}
+
+// code is the code that the provider sent back, or why there is none.
+func (s *Service) code(q url.Values) (string, error) {
+	switch {
+	case q.Has("iss") && q.Get("iss") != s.cfg.Issuer:
+		return "", ErrProviderRefused.With("the answer comes from another identity provider")
+	case q.Has("error"):
+		return "", ErrProviderRefused.With("the identity provider refused the sign-in (%s)", plain(q.Get("error")))
+	case q.Get("code") == "":
+		return "", ErrProviderRefused.With("the identity provider sent no code")
+	}
+	return q.Get("code"), nil
 }
 
 // signOut ends the browser's sign-in here and, where the provider offers it,

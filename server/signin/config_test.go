@@ -17,6 +17,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"no issuer":          func(c *signin.Config) { c.Issuer = "" },
 		"no client id":       func(c *signin.Config) { c.ClientID = "" },
 		"no groups claim":    func(c *signin.Config) { c.GroupsClaim = "" },
+		"no decisions":       func(c *signin.Config) { c.Decisions = nil },
 		"no people":          func(c *signin.Config) { c.People = nil },
 		"no pool":            func(c *signin.Config) { c.Pool = nil },
 		"no roles":           func(c *signin.Config) { c.Roles = nil },

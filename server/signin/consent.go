@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"time"
 
 	"sallyport/approvals/identity"
 	"sallyport/internal/refusal"
@@ -118,7 +119,7 @@ func (s *Service) authorizePage(w http.ResponseWriter, r *http.Request) {
 	in, ok := browser(r.Context())
 	// sally's sign-in ends when this one does. One that is about to end is renewed
 	// first, at the provider, so that nobody has to do it again in a few minutes.
-	if !ok || s.cfg.Clock.Now().Sub(in.Created) > in.Expires.Sub(in.Created)/2 {
+	if !ok || s.cfg.Clock.Now().Sub(in.Created) > in.Expires.Sub(in.Created)/2 || s.anew(r, in) {
 		toSignIn(w, r)
 		return
 	}
@@ -165,7 +166,7 @@ type devicePageData struct {
 // devicePage asks for the code that a device shows. A code in the address is
 // filled in, and must be confirmed like any other.
 func (s *Service) devicePage(w http.ResponseWriter, r *http.Request) {
-	if _, ok := browser(r.Context()); !ok {
+	if in, ok := browser(r.Context()); !ok || s.anew(r, in) {
 		toSignIn(w, r)
 		return
 	}
@@ -228,7 +229,20 @@ func elsewhere(device, here string) string {
 	return fmt.Sprintf("That machine calls from %s, you from %s. If somebody sent you this code, say no.", device, here)
 }
 
+// justNow is how long a browser's sign-in counts as made for what it leads to.
+const justNow = time.Minute
+
+// anew reports whether sally wants the person to authenticate again, as prompt=login
+// says (OpenID Connect Core 1.0 section 3.1.2.1), and they have not just done so.
+func (s *Service) anew(r *http.Request, in identity.SignedIn) bool {
+	return r.URL.Query().Get("prompt") == "login" && s.cfg.Clock.Now().Sub(in.Created) > justNow
+}
+
 // toSignIn leads a browser through the sign-in and back here.
 func toSignIn(w http.ResponseWriter, r *http.Request) {
-	http.Redirect(w, r, "/signin?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusFound)
+	to := url.Values{"next": {r.URL.RequestURI()}}
+	if r.URL.Query().Get("prompt") == "login" {
+		to.Set("prompt", "login")
+	}
+	http.Redirect(w, r, "/signin?"+to.Encode(), http.StatusFound)
 }

@@ -53,12 +53,14 @@ type kit struct {
 	key      ed25519.PrivateKey
 	output   *output // what the process logs
 	config   signin.Config
+	// decisions stand in for package approvals; how it decides is tested there.
+	decisions *decisions
 }
 
 func newKit(t *testing.T, change ...func(*kit)) *kit {
 	t.Helper()
 	t.Parallel()
-	k := &kit{t: t, db: pgtest.New(t), clock: clock.NewManual(time.Now()), output: &output{}}
+	k := &kit{t: t, db: pgtest.New(t), clock: clock.NewManual(time.Now()), output: &output{}, decisions: &decisions{}}
 	k.provider = oidctest.New(t, k.clock)
 	_, k.key, _ = ed25519.GenerateKey(rand.Reader)
 
@@ -72,7 +74,7 @@ func newKit(t *testing.T, change ...func(*kit)) *kit {
 	logger := slog.New(slog.NewTextHandler(k.output, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	k.config = signin.Config{
 		URL: k.URL, Issuer: k.provider.URL, ClientID: oidctest.ClientID, ClientSecret: oidctest.ClientSecret,
-		GroupsClaim: "groups", People: k.people, Pool: k.db.Pool, TokenKey: k.key,
+		GroupsClaim: "groups", People: k.people, Decisions: k.decisions, Pool: k.db.Pool, TokenKey: k.key,
 		Roles: func(groups []string) []api.Role {
 			if slices.Contains(groups, "operators") {
 				return []api.Role{api.Operator}
@@ -98,6 +100,12 @@ func newKit(t *testing.T, change ...func(*kit)) *kit {
 			json.NewEncoder(w).Encode(c)
 		}
 	})
+	r.Post("/requests/{id}/approve", func(w http.ResponseWriter, r *http.Request) {
+		if err := k.service.Decide(w, r, chi.URLParam(r, "id"), api.DecisionInput{Verdict: api.Approve}); err != nil {
+			problem.Write(w, r, err)
+		}
+	})
+	r.Get("/requests/{id}", func(w http.ResponseWriter, r *http.Request) {})
 	k.service.Routes(r)
 	srv.Config.Handler = r
 	srv.Start()

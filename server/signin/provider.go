@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
+	"sallyport/approvals/evidence"
 	"sallyport/internal/clock"
 	"sallyport/internal/refusal"
 )
@@ -41,13 +42,6 @@ const (
 	discoveryPause = 2 * time.Second
 )
 
-// algorithms are those that ID tokens may be signed with: asymmetric ones, fixed
-// here, whatever the provider or the token says.
-var algorithms = []string{
-	oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512,
-	oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA,
-}
-
 // provider is the OIDC provider, which may not have been found yet.
 type provider struct {
 	issuer       string
@@ -68,6 +62,7 @@ type provider struct {
 type found struct {
 	oauth      oauth2.Config
 	keys       oidc.KeySet
+	keysURL    string
 	endSession string // empty if the provider offers none
 }
 
@@ -159,6 +154,7 @@ func (p *provider) look(ctx context.Context) (*found, error) {
 		oauth: oauth2.Config{ClientID: p.clientID, ClientSecret: p.clientSecret, Endpoint: op.Endpoint(),
 			RedirectURL: p.redirect, Scopes: scopes},
 		keys:       oidc.NewRemoteKeySet(oidc.ClientContext(context.Background(), p.http), more.Keys),
+		keysURL:    more.Keys,
 		endSession: more.EndSession,
 	}, nil
 }
@@ -182,7 +178,7 @@ func (p *provider) redeem(ctx context.Context, code string, f flow) (raw string,
 	}
 	keys := &keySet{KeySet: found.keys}
 	token, err = oidc.NewVerifier(p.issuer, keys, &oidc.Config{
-		ClientID: p.clientID, SupportedSigningAlgs: algorithms, Now: p.clock.Now,
+		ClientID: p.clientID, SupportedSigningAlgs: evidence.Algorithms, Now: p.clock.Now,
 	}).Verify(ctx, raw)
 	if err != nil {
 		if keys.absent {

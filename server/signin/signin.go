@@ -63,6 +63,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// TokenKey signs access tokens. All replicas have the same.
 	TokenKey ed25519.PrivateKey
+	// Decisions takes the decisions that the provider signs.
+	Decisions Decisions
 	// Roles tells which roles the policy in force gives to members of groups.
 	Roles func(groups []string) []api.Role
 	// Idle ends a browser's sign-in that has not been used for so long.
@@ -98,8 +100,8 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errors.New("signin: URL must be http(s)://host[:port] and nothing more")
 	case cfg.Issuer == "" || cfg.ClientID == "" || cfg.GroupsClaim == "":
 		return nil, errors.New("signin: Issuer, ClientID and GroupsClaim must be set")
-	case cfg.People == nil || cfg.Pool == nil || cfg.Roles == nil || cfg.Clock == nil:
-		return nil, errors.New("signin: People, Pool, Roles and Clock must be set")
+	case cfg.People == nil || cfg.Decisions == nil || cfg.Pool == nil || cfg.Roles == nil || cfg.Clock == nil:
+		return nil, errors.New("signin: People, Decisions, Pool, Roles and Clock must be set")
 	case len(cfg.TokenKey) != ed25519.PrivateKeySize:
 		return nil, errors.New("signin: TokenKey must be an Ed25519 private key")
 	case cfg.Idle <= 0 || cfg.Lifetime <= 0:
@@ -257,7 +259,7 @@ func (s *Service) caller(r *http.Request, in identity.SignedIn) identity.Caller 
 	if in.Via == identity.ViaWeb {
 		via = identity.ViaWeb
 	}
-	return identity.Caller{Person: in.Person, Source: source(r), AuthTime: in.AuthTime, Via: via,
+	return identity.Caller{Person: in.Person, Source: source(r), AuthTime: in.AuthTime, AMR: in.AMR, ACR: in.ACR, Via: via,
 		Roles: s.cfg.Roles(in.Person.Groups)}
 }
 
@@ -285,15 +287,16 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, via string, err
 	problem.Write(w, r, err)
 }
 
-// ordinary are refusals that happen to honest people every day.
-var ordinary = []*refusal.Error{ErrTokenExpired, identity.ErrSignedOut, ErrProviderDown}
+// ordinary are refusals that happen to honest people every day, or are recorded
+// where they are found.
+var ordinary = []*refusal.Error{ErrTokenExpired, identity.ErrSignedOut, identity.ErrRemoved, ErrProviderDown}
 
 // record makes a refused sign-in an event, unless there are too many. What fails
 // because of us, or is an everyday matter, is none. Recording changes nothing
 // about the refusal.
 func (s *Service) record(r *http.Request, via string, err error) {
 	why := refusal.As(err)
-	if why == nil {
+	if _, already := errors.AsType[recorded](err); already || why == nil {
 		return
 	}
 	for _, o := range ordinary {

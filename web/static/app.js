@@ -27,6 +27,7 @@
 
   const tick = () => {
     for (const t of document.querySelectorAll("time[data-show=ago]")) set(t, relative(new Date(t.dateTime)));
+    for (const w of document.querySelectorAll(".soon[data-ends]")) w.hidden = Number(w.dataset.ends) - Date.now() / 1000 > 300;
     for (const p of document.querySelectorAll("progress[data-start]")) {
       if (p.dataset.start) p.value = Math.min(p.max, Math.max(0, Date.now() / 1000 - Number(p.dataset.start)));
     }
@@ -126,18 +127,39 @@
     const adapt = () => {
       const target = chosen();
       if (!target) return;
-      const { max, maxtext } = target.dataset, usual = form.querySelector("input[name=duration][value='']");
-      set(form.querySelector("[data-usual]"), target.dataset.default);
+      const emergency = form.querySelector("#emergency"), offered = "emergencyMax" in target.dataset;
+      if (emergency) {
+        if (!offered) emergency.querySelector("input[value='']").checked = true;
+        emergency.hidden = !offered;
+      }
+      const now = emergency && !emergency.querySelector("input[value='']").checked;
+      const max = now ? target.dataset.emergencyMax : target.dataset.max;
+      const maxtext = now ? target.dataset.emergencyMaxtext : target.dataset.maxtext;
+      const usually = now ? target.dataset.emergencyDefault : target.dataset.default;
+      const usual = form.querySelector("input[name=duration][value='']");
+      set(form.querySelector("[data-usual]"), usually);
       set(form.querySelector("[data-longest]"), ` At most ${maxtext}.`);
       for (const chip of form.querySelectorAll("[data-seconds]")) {
         chip.disabled = Number(chip.dataset.seconds) > Number(max);
-        chip.parentElement.hidden = chip.nextElementSibling.textContent === target.dataset.default; // usual says it
+        chip.parentElement.hidden = chip.nextElementSibling.textContent === usually; // usual says it
         if (chip.checked && (chip.disabled || chip.parentElement.hidden)) { usual.checked = true; look(); }
       }
       for (const note of form.querySelectorAll("[data-needs]")) {
         set(note, target.dataset[note.dataset.needs] === "true" ? "" : "(optional)");
       }
     };
+
+    // A start that an address filled in is in UTC; here it is on the reader's clock.
+    const zone = form.querySelector("[data-zone]"), local = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (zone.value === "UTC" && local && local !== "UTC") {
+      const day = form.querySelector("#start_date"), hour = form.querySelector("#start_time");
+      const at = new Date(`${day.value}T${hour.value}Z`), two = (n) => String(n).padStart(2, "0");
+      if (!isNaN(at)) {
+        day.value = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+        hour.value = `${two(at.getHours())}:${two(at.getMinutes())}`;
+      }
+      zone.value = local;
+    }
 
     let waiting, running;
     const look = async () => {
@@ -173,7 +195,7 @@
       if (e.target.id === "other" && e.target.value) form.querySelector("input[value=other]").checked = true;
       clearTimeout(waiting);
       waiting = setTimeout(look, e.target.type === "radio" ? 0 : 350);
-      if (e.target.name === "target") adapt();
+      if (e.target.name === "target" || e.target.name === "emergency") adapt();
     });
     form.addEventListener("change", (e) => {
       if (e.target.value === "other" && e.target.name === "duration") form.querySelector("#other").focus();

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,11 +47,20 @@ func (b *Broker) api(mux *http.ServeMux) {
 		}
 		refuse(w, 404, "unknown-host", "there is no such host", "see: sally hosts")
 	})
+	handle("POST /explain", b.explain)
+	handle("GET /hosts/{host}/reach", b.hostReach)
+	handle("GET /people/{person}/reach", b.personReach)
+	b.policy(handle)
 	handle("GET /requests", b.list)
 	handle("POST /requests", b.ask)
 	handle("GET /requests/{id}", b.get)
 	handle("POST /requests/{id}/decisions", b.decide)
 	handle("POST /requests/{id}/certificates", b.certify)
+	handle("POST /requests/{id}/review", b.review)
+	handle("POST /requests/{id}/extend", b.extend)
+	handle("GET /people", b.people)
+	handle("POST /people/{id}/{what}", b.govern)
+	handle("POST /revocations", b.revoke)
 	handle("POST /requests/{id}/cancel", b.end(api.Requested, api.Cancelled))
 	handle("POST /requests/{id}/finish", b.end(api.Active, api.Ended))
 }
@@ -67,7 +78,7 @@ func (b *Broker) list(w http.ResponseWriter, r *http.Request, who string) {
 	p := api.Page[api.Request]{Items: []api.Request{}}
 	states := r.FormValue("state")
 	for _, q := range b.requests {
-		if (states == "" || strings.Contains(states, string(q.State))) &&
+		if (states == "" || strings.Contains(states, string(q.State))) && emergencyFits(q, r) &&
 			(r.FormValue("scope") != "mine" || q.Requester.ID == people[who].ID) {
 			p.Items = append(p.Items, *q)
 		}
@@ -100,9 +111,14 @@ func (b *Broker) ask(w http.ResponseWriter, r *http.Request, who string) {
 		return
 	}
 	now := time.Now().UTC()
+	if in.Emergency {
+		b.emergency(w, r, who, in, h)
+		return
+	}
 	if r.FormValue("dry_run") == "true" {
 		answer(w, 200, api.Preview{Host: *h, Login: in.Login, Rule: rule.Rule, Duration: duration.String(),
-			Automatic: rule.Automatic, Approvers: rule.Approvers, ApproveBy: now.Add(time.Hour), CertificateLifetime: "5m0s"})
+			Automatic: rule.Automatic, Approvers: rule.Approvers, ApproveBy: now.Add(time.Hour), CertificateLifetime: "5m0s",
+			NotBefore: in.NotBefore})
 		return
 	}
 	q := &api.Request{ID: fmt.Sprintf("req-%012d", len(b.requests)+1), State: api.Requested, Requester: people[who],
@@ -140,7 +156,7 @@ func (b *Broker) get(w http.ResponseWriter, r *http.Request, who string) {
 		return
 	}
 	if wait, _ := time.ParseDuration(r.FormValue("wait")); wait > 0 {
-		for up := time.After(wait); q.State == api.State(r.FormValue("state")); {
+		for up := time.After(wait); unchanged(q, r); {
 			changed := b.changed
 			b.waiting[q.ID]++
 			b.Unlock()
@@ -159,6 +175,12 @@ func (b *Broker) get(w http.ResponseWriter, r *http.Request, who string) {
 	answer(w, 200, b.seen(q, who))
 }
 
+// unchanged reports whether a request is still as the caller knows it.
+func unchanged(q *api.Request, r *http.Request) bool {
+	known := r.FormValue("decisions")
+	return q.State == api.State(r.FormValue("state")) && (known == "" || known == strconv.Itoa(len(q.Decisions)))
+}
+
 // seen is a request with what the person could do.
 func (b *Broker) seen(q *api.Request, who string) api.Request {
 	r := *q
@@ -171,6 +193,7 @@ func (b *Broker) seen(q *api.Request, who string) api.Request {
 		}
 		r.Actions = append(r.Actions, a)
 	}
+	r.Actions = append(r.Actions, reviewAction(q, who)...)
 	return r
 }
 
@@ -219,7 +242,34 @@ func (b *Broker) decide(w http.ResponseWriter, r *http.Request, who string) {
 	case q.State != api.Requested:
 		refuse(w, 409, "decided", "the request is decided already", "")
 		return
+	case b.Signed:
+		p := api.Problem{Status: 409, Code: "provider-evidence-needed", Detail: "the identity provider has to sign it",
+			Continue: b.URL + "/requests/" + q.ID + "/decide?" + url.Values{"verdict": {string(in.Verdict)}, "comment": {in.Comment}}.Encode()}
+		if b.ContinueAt != "" {
+			p.Continue = b.ContinueAt
+		}
+		refuseWith(w, p)
+		return
 	}
+	b.take(q, who, in)
+	answer(w, 200, b.seen(q, who))
+}
+
+// decideInBrowser is what the approver's browser does on the page, all at once.
+func (b *Broker) decideInBrowser(w http.ResponseWriter, r *http.Request) {
+	b.Lock()
+	defer b.Unlock()
+	if q := b.find(w, r); q != nil && b.Signed {
+		in := api.DecisionInput{Verdict: api.Verdict(r.FormValue("verdict")), Comment: r.FormValue("comment")}
+		if b.InBrowser != "" {
+			in.Verdict = b.InBrowser
+		}
+		b.take(q, "approver", in)
+	}
+}
+
+// take takes a decision.
+func (b *Broker) take(q *api.Request, who string, in api.DecisionInput) {
 	q.Decisions = append(q.Decisions, api.Decision{ID: "dec-1", Approver: people[who], Verdict: in.Verdict,
 		Comment: in.Comment, TermsHash: in.TermsHash, At: time.Now().UTC()})
 	if in.Verdict == api.Deny {
@@ -229,7 +279,6 @@ func (b *Broker) decide(w http.ResponseWriter, r *http.Request, who string) {
 		start(q)
 	}
 	b.wake()
-	answer(w, 200, b.seen(q, who))
 }
 
 func (b *Broker) end(from, to api.State) func(http.ResponseWriter, *http.Request, string) {
@@ -277,6 +326,10 @@ func (b *Broker) certify(w http.ResponseWriter, r *http.Request, who string) {
 	}
 	if q.State != api.Approved && q.State != api.Active {
 		refuse(w, 409, "no-grant", "there is no grant", "")
+		return
+	}
+	if token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "); b.OldSignIns && !b.families[token].anew {
+		refuse(w, 401, "sign-in-too-old", "you signed in 2h ago, and the rule wants it within 1h", "sign in again: sally login")
 		return
 	}
 	q.KeyFingerprint, q.State = fingerprint, api.Active

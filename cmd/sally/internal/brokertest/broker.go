@@ -34,6 +34,16 @@ type Broker struct {
 	AuthorizeError string
 	// Spoil changes certificates' answers, as a hostile broker would.
 	Spoil func(*api.Certificate)
+	// OldSignIns makes sign-ins too old for certificates, but for those anew.
+	OldSignIns bool
+
+	// Signed makes decisions need the identity provider's signature: they are given
+	// by opening the page that the refusal names.
+	Signed bool
+	// ContinueAt is the page that the refusal names instead, as a hostile broker would.
+	ContinueAt string
+	// InBrowser is what the person decides there, whatever sally was told.
+	InBrowser api.Verdict
 
 	// Refreshes and Reuses count refresh tokens shown for the first time, and
 	// again. Revoked counts revocations.
@@ -45,10 +55,16 @@ type Broker struct {
 	families map[string]*family // by access token
 	refresh  map[string]*family // by refresh token, also used ones
 	codes    map[string]string  // code to PKCE challenge
+	anew     bool               // the last code is of somebody who authenticated for it
 	requests []*api.Request
-	waiting  map[string]int // long polls under way, by request
-	changed  chan struct{}  // closed when a request changes
-	serial   uint64
+
+	versions  []api.PolicyVersion
+	proposals []*api.PolicyProposal
+
+	waiting map[string]int // long polls under way, by request
+	changed chan struct{}  // closed when a request changes
+	serial  uint64
+	removed map[string]*api.Removal // by person
 }
 
 // New starts a broker on a port of 127.0.0.1.
@@ -57,7 +73,7 @@ func New() *Broker {
 		AccessLife: 10 * time.Minute,
 		userCA:     newSigner(), hostCA: newSigner(),
 		families: map[string]*family{}, refresh: map[string]*family{}, codes: map[string]string{},
-		waiting: map[string]int{}, changed: make(chan struct{}),
+		waiting: map[string]int{}, changed: make(chan struct{}), removed: map[string]*api.Removal{},
 	}
 	for name := range people {
 		b.families["token-"+name] = &family{person: name}
@@ -65,6 +81,7 @@ func New() *Broker {
 	mux := http.NewServeMux()
 	b.oauth(mux)
 	b.api(mux)
+	mux.HandleFunc("GET /requests/{id}/decide", b.decideInBrowser)
 	b.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.Lock()
 		down := b.Down
@@ -97,6 +114,7 @@ func newSigner() ssh.Signer {
 
 var people = map[string]api.Person{
 	"engineer": {ID: "per-engineer", Name: "Erin Engineer", Email: "engineer@example.com", Groups: []string{"engineers"}},
+	"operator": {ID: "per-000000000009", Name: "Olga Operator", Email: "operator@example.com", Groups: []string{"operators"}},
 	"approver": {ID: "per-approver", Name: "Alex Approver", Email: "approver@example.com", Groups: []string{"approvers"}},
 }
 
@@ -123,9 +141,13 @@ func answer(w http.ResponseWriter, status int, v any) {
 }
 
 func refuse(w http.ResponseWriter, status int, code, detail, hint string) {
+	refuseWith(w, api.Problem{Status: status, Code: code, Detail: detail, Hint: hint})
+}
+
+func refuseWith(w http.ResponseWriter, p api.Problem) {
 	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(api.Problem{Status: status, Code: code, Detail: detail, Hint: hint})
+	w.WriteHeader(p.Status)
+	json.NewEncoder(w).Encode(p)
 }
 
 // caller is who calls, by bearer token; it refuses those who are not known.

@@ -13,6 +13,7 @@ import (
 type family struct {
 	person string
 	newest string // refresh token
+	anew   bool   // the person authenticated for it
 	ended  bool
 }
 
@@ -66,6 +67,7 @@ func (b *Broker) authorize(w http.ResponseWriter, r *http.Request) {
 	} else {
 		code := rand.Text()
 		b.codes[code] = q.Get("code_challenge")
+		b.anew = q.Get("prompt") == "login"
 		back.Set("code", code)
 	}
 	http.Redirect(w, r, q.Get("redirect_uri")+"?"+back.Encode(), http.StatusFound)
@@ -87,7 +89,7 @@ func (b *Broker) token(w http.ResponseWriter, r *http.Request) {
 			refused("invalid_grant")
 			return
 		}
-		b.grant(w, &family{person: "engineer"})
+		b.grant(w, &family{person: "engineer", anew: b.anew})
 	case "refresh_token":
 		f := b.refresh[r.FormValue("refresh_token")]
 		switch {

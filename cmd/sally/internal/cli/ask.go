@@ -180,9 +180,9 @@ func textField(title, description string, rule *api.TextRule, most int, value *s
 
 func (s *sally) requestCommand() *cobra.Command {
 	var (
-		a         ask
-		notBefore string
-		dryRun    bool
+		a            ask
+		start        string
+		dryRun, link bool
 	)
 	c := &cobra.Command{
 		Use:   "request LOGIN@HOST",
@@ -190,10 +190,14 @@ func (s *sally) requestCommand() *cobra.Command {
 		Long: `Ask for a login on a host for some time. Before anything is asked, sally says who
 can approve; then it waits until somebody has decided.
 
-The time starts to run when the request is approved, or at --not-before.`,
+The time starts to run when the request is approved, or at --start if that is later.
+With --link, nothing is asked: sally prints an address that opens the page for it,
+filled in, for a ticket or a runbook.`,
 		Example: `  sally request dba@db-1 --reason "slow query, INC-123" --duration 30m
   sally request dba@db-1 --dry-run
-  sally request root@web-1 --reason "kernel update" --not-before 2026-01-31T22:00:00Z --no-wait`,
+  sally request root@web-1 --reason "kernel update" --start 22:00 --no-wait
+  sally request root@web-1 --start 2026-01-31T22:00:00Z --duration 1h
+  sally request dba@db-1 --ticket INC-123 --link`,
 		Args:              one("LOGIN@HOST"),
 		ValidArgsFunction: s.completePlaces,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -201,13 +205,11 @@ The time starts to run when the request is approved, or at --not-before.`,
 			if err != nil {
 				return err
 			}
-			if notBefore != "" {
-				t, err := time.Parse(time.RFC3339, notBefore)
-				if err != nil {
-					return usage("--not-before %q is not a time", notBefore).
-						hinting("like: --not-before %s", s.Clock.Now().Add(24*time.Hour).Format(time.RFC3339))
-				}
-				a.notBefore = &t
+			if a.notBefore, err = s.parseStart(start); err != nil {
+				return err
+			}
+			if link {
+				return s.link(where, a)
 			}
 			if err := s.signedIn(c.Context()); err != nil {
 				return err
@@ -234,7 +236,8 @@ The time starts to run when the request is approved, or at --not-before.`,
 		},
 	}
 	a.askFlags(c, "t")
-	c.Flags().StringVar(&notBefore, "not-before", "", "start later, at this time (RFC 3339); at most 30 days ahead")
+	c.Flags().StringVar(&start, "start", "", `start later, at most 30 days ahead: 22:00, "2026-01-31 22:00", RFC 3339, or 2h from now`)
+	c.Flags().BoolVar(&link, "link", false, "only print an address that opens the page for this request, filled in")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would happen and who could approve")
 	return c
 }
@@ -253,7 +256,11 @@ func (s *sally) preview(ctx context.Context, client *api.Client, where place, a 
 		return s.json(preview)
 	}
 	s.announce(s.out, where, preview.Duration, preview.Automatic, preview.Approvers)
-	s.fields("rule", preview.Rule, "certificates for", show.Duration(preview.CertificateLifetime),
-		"expires", s.moment(&preview.ApproveBy))
+	s.fields("rule", preview.Rule,
+		"time to approve", "until "+s.moment(&preview.ApproveBy),
+		"not before", s.moment(preview.NotBefore),
+		"time to start using", show.Duration(preview.StartWithin),
+		"time of use", show.Duration(preview.Duration),
+		"certificates for", show.Duration(preview.CertificateLifetime))
 	return nil
 }

@@ -116,9 +116,11 @@ to use instead of signing in, NO_COLOR turns colours off.`,
 		commands []*cobra.Command
 	}{
 		{"Signing in", []*cobra.Command{s.loginCommand(), s.logoutCommand(), s.whoamiCommand()}},
-		{"Getting in", []*cobra.Command{s.sshCommand(), s.requestCommand(), s.certCommand(), s.cancelCommand(), s.finishCommand()}},
-		{"Requests and decisions", []*cobra.Command{s.requestsCommand(), s.showCommand(), s.approveCommand(), s.denyCommand()}},
-		{"Hosts", []*cobra.Command{s.hostsCommand()}},
+		{"Getting in", []*cobra.Command{s.sshCommand(), s.emergencyCommand(), s.requestCommand(), s.certCommand(), s.extendCommand(), s.cancelCommand(), s.finishCommand()}},
+		{"Requests and decisions", []*cobra.Command{s.requestsCommand(), s.showCommand(), s.approveCommand(), s.denyCommand(), s.reviewCommand()}},
+		{"People", []*cobra.Command{s.peopleCommand(), s.revokeCommand()}},
+		{"Hosts", []*cobra.Command{s.hostsCommand(), s.whyCommand(), s.reachCommand()}},
+		{"Policy", []*cobra.Command{s.policyCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title + ":"})
 		for _, c := range group.commands {

@@ -3,8 +3,10 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +20,10 @@ func (s *sally) approveCommand() *cobra.Command {
 		Short: "Approve a request",
 		Long: `Approve a request of somebody else. Sally shows who asks for what and asks back;
 what you approve are the terms shown, and nothing else: the decision names their
-hash.`,
+hash.
+
+Where the rule wants the identity provider to sign the decision, sally opens the
+page for it in your browser, and waits until you have passed by the provider.`,
 		Example: `  sally approve req-4f8k2m9qhx1z
   sally approve req-4f8k2m9qhx1z --comment "as agreed" --yes`,
 	})
@@ -28,29 +33,36 @@ func (s *sally) denyCommand() *cobra.Command {
 	return s.decideCommand(api.Deny, &cobra.Command{
 		Use:   "deny REQUEST",
 		Short: "Deny a request",
-		Long:  `Deny a request of somebody else. One deny closes it.`,
+		Long: `Deny a request of somebody else. One deny closes it.
+
+Where the rule wants the identity provider to sign the decision, sally opens the
+page for it in your browser, and waits until you have passed by the provider.`,
 		Example: `  sally deny req-4f8k2m9qhx1z --comment "please wait for the backup"
   sally deny req-4f8k2m9qhx1z --yes`,
 	})
 }
 
 func (s *sally) decideCommand(verdict api.Verdict, c *cobra.Command) *cobra.Command {
-	var (
-		comment string
-		yes     bool
-	)
+	var d decide
 	c.Args = oneRequest
 	c.ValidArgsFunction = s.completeRequests(api.RequestFilter{Scope: "waiting"})
 	c.RunE = func(c *cobra.Command, args []string) error {
-		return s.decide(c.Context(), args[0], verdict, comment, yes)
+		return s.decide(c.Context(), args[0], verdict, d)
 	}
-	c.Flags().StringVarP(&comment, "comment", "c", "", "what to tell the requester")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask back")
+	c.Flags().StringVarP(&d.comment, "comment", "c", "", "what to tell the requester")
+	c.Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask back")
+	c.Flags().BoolVar(&d.noWait, "no-wait", false, "exit with code 4 instead of waiting for the browser")
 	return c
 }
 
-func (s *sally) decide(ctx context.Context, id string, verdict api.Verdict, comment string, yes bool) error {
-	if !yes && !s.interactive() {
+// decide is what a person says when deciding.
+type decide struct {
+	comment     string
+	yes, noWait bool
+}
+
+func (s *sally) decide(ctx context.Context, id string, verdict api.Verdict, d decide) error {
+	if !d.yes && !s.interactive() {
 		return needsYes(fmt.Sprintf("%s %s", verdict, id))
 	}
 	client, err := s.client()
@@ -61,7 +73,7 @@ func (s *sally) decide(ctx context.Context, id string, verdict api.Verdict, comm
 	if err != nil {
 		return err
 	}
-	if !yes {
+	if !d.yes {
 		if err := mayDecide(r, verdict); err != nil {
 			return err
 		}
@@ -71,11 +83,72 @@ func (s *sally) decide(ctx context.Context, id string, verdict api.Verdict, comm
 		}
 	}
 	// The hash of what was shown: should the terms be others, the broker refuses.
-	r, err = client.Decide(ctx, r.ID, api.DecisionInput{Verdict: verdict, Comment: comment, TermsHash: r.TermsHash})
+	decided, err := client.Decide(ctx, r.ID, api.DecisionInput{Verdict: verdict, Comment: d.comment, TermsHash: r.TermsHash})
+	if p, ok := errors.AsType[*api.Problem](err); ok && p.Continue != "" {
+		decided, err = s.decideInBrowser(ctx, client, r, verdict, p.Continue, d.noWait)
+	}
 	if err != nil {
 		return err
 	}
-	return s.printState(r)
+	return s.printState(decided)
+}
+
+// decideInBrowser opens the page on which the person can give the verdict, and
+// waits until they have, or it is too late.
+func (s *sally) decideInBrowser(ctx context.Context, client *api.Client, r api.Request, verdict api.Verdict, page string, noWait bool) (api.Request, error) {
+	if !strings.HasPrefix(page, client.URL()+"/") {
+		// A browser is sent to the broker only.
+		return r, errOtherSite.With("the page to go on is not at %s: %s", client.URL(), page)
+	}
+	s.err.Line("the identity provider has to sign it; go on on this page, if your browser does not show it by itself:\n  %s", page)
+	s.openBrowser(page)
+	if noWait {
+		return r, &waitingError{fmt.Sprintf("%s waits for you in the browser", r.ID), "see: sally show " + r.ID}
+	}
+	me, err := client.Me(ctx)
+	if err != nil {
+		return r, err
+	}
+	progress := s.err.Progress(s.columns(), "waiting for you in the browser")
+	defer progress.Stop()
+	for {
+		asked := time.Now()
+		next, err := client.WaitDecided(ctx, r.ID, r.State, len(r.Decisions), poll)
+		switch {
+		case ctx.Err() != nil:
+			return r, &interrupted{"you can still decide in the browser"}
+		case err != nil && api.Passing(err) && s.Clock.Now().Before(r.ApproveBy):
+			progress.Say("the broker does not answer; trying again")
+		case err != nil:
+			return r, err
+		default:
+			r = next
+			if mine := decisionOf(r, me.Person.ID); mine != nil && mine.Verdict == verdict {
+				return r, nil
+			} else if mine != nil {
+				return r, errOver.With("you decided otherwise in the browser: %s", mine.Verdict).Hinting("sally show %s", r.ID)
+			}
+			if r.State != api.Requested {
+				return r, errOver.With("%s is %s; your decision was not taken", r.ID, r.State).Hinting("sally show %s", r.ID)
+			}
+		}
+		if time.Since(asked) < breath {
+			select {
+			case <-ctx.Done():
+			case <-time.After(breath):
+			}
+		}
+	}
+}
+
+// decisionOf is the person's decision on the request, or nil.
+func decisionOf(r api.Request, person string) *api.Decision {
+	for i := range r.Decisions {
+		if r.Decisions[i].Approver.ID == person {
+			return &r.Decisions[i]
+		}
+	}
+	return nil
 }
 
 // mayDecide spares people a question whose answer would be refused. The broker

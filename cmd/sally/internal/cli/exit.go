@@ -54,6 +54,8 @@ var (
 		"the grant is somebody else's", "ask for your own: sally request")
 	errNoAction = refusal.New(refusal.Denied, "not-allowed",
 		"you cannot decide on this request", "see who can: sally show REQUEST")
+	errOtherSite = refusal.New(refusal.Denied, "other-site",
+		"the page to go on is at another site", "check the URL: --url, SALLYPORT_URL")
 	errUndecided = refusal.New(refusal.Conflict, "not-confirmed",
 		"nothing was done", "")
 )

@@ -103,8 +103,16 @@ func (s *sally) key(ctx context.Context, client *api.Client, r api.Request, inFi
 	if r.EndsAt == nil {
 		return nil, errOver.With("the broker does not say when %s ends", r.ID)
 	}
+	until := *r.EndsAt
+	if e := r.Extend; e != nil {
+		by, err := time.ParseDuration(e.By)
+		if err != nil {
+			return nil, fmt.Errorf("read how %s may be extended: %w", r.ID, err)
+		}
+		until = until.Add(time.Duration(e.Times) * by)
+	}
 	return s.keys().Key(ctx, grantkey.Grant{
-		Broker: client.URL(), RequestID: r.ID, EndsAt: *r.EndsAt, Fingerprint: r.KeyFingerprint}, inFile)
+		Broker: client.URL(), RequestID: r.ID, EndsAt: *r.EndsAt, KeyUntil: until, Fingerprint: r.KeyFingerprint}, inFile)
 }
 
 // wanted waits for the caller's undecided request for the place, or makes one

@@ -73,7 +73,7 @@ func (s *sally) requestTable(requests []api.Request) {
 	rows := make([][]show.Cell, len(requests))
 	for i, r := range requests {
 		rows[i] = append([]show.Cell{{Text: r.ID}, show.State(r.State)},
-			show.Cells(target(r), show.Duration(r.Duration), name(r.Requester), s.clock(r), r.Reason)...)
+			append([]show.Cell{marked(r)}, show.Cells(show.Duration(r.Duration), name(r.Requester), s.clock(r), r.Reason)...)...)
 	}
 	s.out.Table([]string{"REQUEST", "STATE", "FOR", "HOW LONG", "WHO", "WHEN", "REASON"}, rows)
 }
@@ -113,6 +113,9 @@ func slotText(slot api.Slot) string {
 // printRequest prints all that is known of a request.
 func (s *sally) printRequest(r api.Request) {
 	s.out.Line("%s  %s", show.Cell{Text: r.ID, Style: show.Bold}, show.State(r.State))
+	if r.Emergency != nil {
+		s.out.Line("%s", show.Cell{Text: mark(r), Style: alarm})
+	}
 	s.out.Line("%s for %s, asked for by %s", show.Cell{Text: target(r), Style: show.Bold},
 		show.Duration(r.Duration), person(r.Requester))
 	ends := "ends"
@@ -130,8 +133,13 @@ func (s *sally) printRequest(r api.Request) {
 		"expires", expires,
 		"not before", s.moment(r.NotBefore),
 		"starts", s.moment(r.StartsAt),
+		"use it by", s.moment(r.UseBy),
 		ends, s.moment(r.EndsAt),
 		"because of", r.EndReason,
+		"review", s.reviewState(r),
+		"extends", r.Extends,
+		"extended by", r.ExtendedBy,
+		"may be extended", extendable(r),
 		"rule", fmt.Sprintf("%s, policy version %d", r.Rule, r.Policy.Version),
 		"key", r.KeyFingerprint,
 		"terms", r.TermsHash,
@@ -186,8 +194,9 @@ func (s *sally) comment(r api.Request, e api.Event) string {
 func nextSteps(r api.Request) string {
 	commands := map[string]string{
 		"approve": "sally approve " + r.ID, "deny": "sally deny " + r.ID,
-		"cancel": "sally cancel " + r.ID, "finish": "sally finish " + r.ID,
+		"cancel": "sally cancel " + r.ID, "finish": "sally finish " + r.ID, "extend": "sally extend " + r.ID,
 		"connect": "sally ssh " + target(r),
+		"review":  "sally review " + r.ID + " --justified|--not-justified --comment TEXT",
 	}
 	var next []string
 	for _, a := range r.Actions {

@@ -14,6 +14,7 @@ import (
 func (s *sally) requestsCommand() *cobra.Command {
 	var (
 		mine, waiting bool
+		toReview      bool
 		states        []string
 		f             api.RequestFilter
 	)
@@ -22,12 +23,18 @@ func (s *sally) requestsCommand() *cobra.Command {
 		Short: "List requests: your own, those that wait for you, and what else you may see",
 		Example: `  sally requests --mine
   sally requests --waiting
+  sally requests --to-review
+  sally requests --emergency --review overdue
   sally requests --state active --host db-1 --output json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {
 			case mine && waiting:
 				return usage("--mine and --waiting exclude each other: nobody decides on their own request")
+			case toReview && (mine || waiting):
+				return usage("--to-review goes with neither --mine nor --waiting")
+			case toReview:
+				f.Scope = "reviews"
 			case mine:
 				f.Scope = "mine"
 			case waiting:
@@ -64,11 +71,15 @@ func (s *sally) requestsCommand() *cobra.Command {
 	flags := c.Flags()
 	flags.BoolVar(&mine, "mine", false, "only what you asked for")
 	flags.BoolVar(&waiting, "waiting", false, "only what waits for your decision")
+	flags.BoolVar(&toReview, "to-review", false, "only emergencies that wait for your review")
+	flags.BoolVar(&f.Emergency, "emergency", false, "only emergencies, drills among them")
+	flags.StringVar(&f.Review, "review", "", "only emergencies that nobody has reviewed: waiting (all), or overdue")
 	flags.StringSliceVar(&states, "state", nil, "only these states: requested, approved, active, ended, denied, cancelled, expired")
 	flags.StringVar(&f.Host, "host", "", "only this host, by name or id")
 	flags.IntVar(&f.Limit, "limit", 50, "how many at most")
 	c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{
 		"requested", "approved", "active", "ended", "denied", "cancelled", "expired"}, cobra.ShellCompDirectiveNoFileComp))
+	c.RegisterFlagCompletionFunc("review", cobra.FixedCompletions([]string{"waiting", "overdue"}, cobra.ShellCompDirectiveNoFileComp))
 	c.RegisterFlagCompletionFunc("host", s.completeHosts)
 	return c
 }
@@ -168,8 +179,8 @@ func (s *sally) finishCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "finish REQUEST|LOGIN@HOST",
 		Short: "End a grant of yours early: \"I'm done\"",
-		Long: `End a grant of yours before its time. No more certificates are issued, and its
-key is removed from this computer.`,
+		Long: `End a grant of yours before its time, with those that extend it. No more
+certificates are issued, and their key is removed from this computer.`,
 		Example: `  sally finish dba@db-1
   sally finish req-4f8k2m9qhx1z`,
 		Args:              one("REQUEST or LOGIN@HOST"),
@@ -193,11 +204,25 @@ key is removed from this computer.`,
 			if err != nil {
 				return err
 			}
-			if err := s.keys().Forget(ctx, r.ID); err != nil {
+			if err := s.forget(ctx, client, r); err != nil {
 				return err
 			}
 			return s.printState(r)
 		},
+	}
+}
+
+// forget removes the key of a grant that has ended, and of those that extended it.
+func (s *sally) forget(ctx context.Context, client *api.Client, r api.Request) error {
+	for {
+		if err := s.keys().Forget(ctx, r.ID); err != nil || r.ExtendedBy == "" {
+			return err
+		}
+		next, err := client.Request(ctx, r.ExtendedBy)
+		if err != nil {
+			return err
+		}
+		r = next
 	}
 }
 
@@ -225,6 +250,6 @@ func (s *sally) printState(r api.Request) error {
 	if s.output == "json" {
 		return s.json(r)
 	}
-	s.out.Line("%s  %s  %s  %s", r.ID, show.State(r.State), target(r), s.clock(r))
+	s.out.Line("%s  %s  %s  %s", r.ID, show.State(r.State), marked(r), s.clock(r))
 	return nil
 }

@@ -49,7 +49,8 @@ func (s *sally) login(ctx context.Context, device bool) error {
 	if err != nil {
 		return err
 	}
-	if err := s.signIn(ctx, broker, device); err != nil {
+	// Whoever is signed in, and signs in again, wants to have just done so.
+	if err := s.signIn(ctx, broker, device, s.tokens().Known(broker)); err != nil {
 		return err
 	}
 	settings, err := s.home.Settings()
@@ -77,8 +78,9 @@ func (s *sally) login(ctx context.Context, device bool) error {
 	return nil
 }
 
-// signIn gets and keeps new tokens for the broker.
-func (s *sally) signIn(ctx context.Context, broker string, device bool) error {
+// signIn gets and keeps new tokens for the broker. anew: the person goes to the
+// identity provider, also if the browser is signed in.
+func (s *sally) signIn(ctx context.Context, broker string, device, anew bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, signInTime, errNobody)
 	defer cancel()
 	server, err := signin.Discover(ctx, s.http, broker)
@@ -87,9 +89,9 @@ func (s *sally) signIn(ctx context.Context, broker string, device bool) error {
 	}
 	var token *oauth2.Token
 	if device {
-		token, err = server.Device(ctx, s.showDevice)
+		token, err = server.Device(ctx, func(code *oauth2.DeviceAuthResponse) { s.showDevice(code, anew) })
 	} else {
-		token, err = server.Loopback(ctx, s.showPage)
+		token, err = server.Loopback(ctx, anew, s.showPage)
 	}
 	if err != nil {
 		return err
@@ -105,11 +107,18 @@ func (s *sally) signIn(ctx context.Context, broker string, device bool) error {
 	return nil
 }
 
-func (s *sally) showDevice(code *oauth2.DeviceAuthResponse) {
-	s.err.Line("open this page in any browser: %s", code.VerificationURI)
+func (s *sally) showDevice(code *oauth2.DeviceAuthResponse, anew bool) {
+	page, complete := code.VerificationURI, code.VerificationURIComplete
+	if anew {
+		page += "?prompt=login"
+		if complete != "" {
+			complete += "&prompt=login"
+		}
+	}
+	s.err.Line("open this page in any browser: %s", page)
 	s.err.Line("and enter this code:           %s", show.Cell{Text: code.UserCode, Style: show.Bold})
-	if code.VerificationURIComplete != "" {
-		s.err.Line("or open: %s", code.VerificationURIComplete)
+	if complete != "" {
+		s.err.Line("or open: %s", complete)
 	}
 }
 
@@ -162,7 +171,19 @@ func (s *sally) signedIn(ctx context.Context) error {
 		return err
 	}
 	s.err.Line("%s at %s", err.Error(), broker)
-	return s.signIn(ctx, broker, s.browser() == nil)
+	return s.signIn(ctx, broker, s.browser() == nil, false)
+}
+
+// signInAgain signs in anew if the broker has refused something because the
+// sign-in is too old, and somebody is there to do it. ok: that was it, and err is
+// what came of it.
+func (s *sally) signInAgain(ctx context.Context, broker string, refused error) (err error, ok bool) {
+	p, is := errors.AsType[*api.Problem](refused)
+	if !is || p.Code != "sign-in-too-old" || !s.interactive() || s.Getenv("SALLYPORT_TOKEN") != "" {
+		return nil, false
+	}
+	s.err.Line("%s", p.Detail)
+	return s.signIn(ctx, broker, s.browser() == nil, true), true
 }
 
 func (s *sally) logoutCommand() *cobra.Command {
@@ -257,5 +278,8 @@ func (s *sally) printMe(broker string, me api.Me) {
 	}
 	if me.Waiting > 0 {
 		s.out.Line("\n%d waiting for your decision: sally requests --waiting", me.Waiting)
+	}
+	if me.Reviews > 0 {
+		s.out.Line("\n%d waiting for your review: sally requests --to-review", me.Reviews)
 	}
 }

@@ -87,6 +87,11 @@ func (s *sally) ssh(ctx context.Context, where place, a ask, extra []string) err
 	if err != nil {
 		return err
 	}
+	return s.connect(ctx, client, program, where, r, key, extra)
+}
+
+// connect gets a certificate under the grant and runs ssh with it.
+func (s *sally) connect(ctx context.Context, client *api.Client, program string, where place, r api.Request, key *grantkey.Key, extra []string) error {
 	certificate, files, err := s.certify(ctx, client, r, key)
 	if err != nil {
 		return err
@@ -105,7 +110,10 @@ func (s *sally) ssh(ctx context.Context, where place, a ask, extra []string) err
 	if key.InAgent {
 		return sshrun.Become(program, command) // the agent forgets the key by itself
 	}
+	watching, stop := context.WithCancel(ctx)
+	go s.warnBeforeEnd(watching, client, r)
 	code, err := sshrun.Run(program, command)
+	stop()
 	// ssh may have run past the grant's end: its key goes at once.
 	if err := s.keys().Sweep(context.WithoutCancel(ctx)); err != nil {
 		s.err.Line("sally: %s", err.Error())
@@ -122,7 +130,13 @@ func (s *sally) certify(ctx context.Context, client *api.Client, r api.Request, 
 	if err != nil {
 		return api.Certificate{}, grantkey.Files{}, err
 	}
-	c, err := client.Certify(ctx, r.ID, api.CertificateInput{PublicKey: key.Public(), Proof: proof})
+	input := api.CertificateInput{PublicKey: key.Public(), Proof: proof}
+	c, err := client.Certify(ctx, r.ID, input)
+	if again, ok := s.signInAgain(ctx, client.URL(), err); ok {
+		if err = again; err == nil {
+			c, err = client.Certify(ctx, r.ID, input)
+		}
+	}
 	if err != nil {
 		return c, grantkey.Files{}, err
 	}

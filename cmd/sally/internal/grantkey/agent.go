@@ -29,15 +29,15 @@ func (r *Ring) dial() (agent.ExtendedAgent, net.Conn) {
 	return agent.NewClient(conn), conn
 }
 
-// intoAgent gives the agent a key until the grant's end, and returns a signer
-// that uses it there; or nil.
+// intoAgent gives the agent a key for as long as it may be needed, and returns a
+// signer that uses it there; or nil.
 func (r *Ring) intoAgent(private ed25519.PrivateKey, k *Key) ssh.Signer {
 	client, conn := r.dial()
 	if client == nil {
 		return nil
 	}
 	defer conn.Close()
-	lifetime := k.grant.EndsAt.Sub(r.cfg.Clock.Now())
+	lifetime := k.grant.KeyUntil.Sub(r.cfg.Clock.Now())
 	err := client.Add(agent.AddedKey{
 		PrivateKey: private,
 		Comment:    comment(k.grant.RequestID),

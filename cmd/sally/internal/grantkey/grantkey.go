@@ -3,7 +3,8 @@
 // A key is made at a grant's first use, and the broker binds the grant to it
 // (P4). It never leaves this computer (P6): it lives in the person's ssh-agent
 // with the grant's end as its lifetime, or, without an agent, in a file that its
-// owner alone can read. It is removed when the grant has ended.
+// owner alone can read. It is removed when the grant has ended, and what may extend
+// it: a grant that extends another is bound to the same key.
 //
 // Each grant has a folder named after its request:
 //
@@ -69,7 +70,8 @@ type Grant struct {
 	Broker      string // its URL
 	RequestID   string
 	EndsAt      time.Time
-	Fingerprint string // of the key it is bound to; empty before the first use
+	KeyUntil    time.Time // when the last grant could end that extends this one; EndsAt if that is later
+	Fingerprint string    // of the key it is bound to; empty before the first use
 }
 
 // Key is a grant's key, ready to sign.
@@ -83,8 +85,8 @@ type Key struct {
 
 // kept is grant.json.
 type kept struct {
-	Broker string    `json:"broker"`
-	EndsAt time.Time `json:"ends_at"`
+	Broker   string    `json:"broker"`
+	KeyUntil time.Time `json:"key_until"`
 }
 
 // Key finds the grant's key, or makes it if the grant is not bound to one yet:
@@ -96,6 +98,9 @@ func (r *Ring) Key(ctx context.Context, g Grant, inFile bool) (*Key, error) {
 	}
 	if !g.EndsAt.After(r.cfg.Clock.Now()) {
 		return nil, errors.New("the grant has ended")
+	}
+	if g.KeyUntil.Before(g.EndsAt) {
+		g.KeyUntil = g.EndsAt
 	}
 	unlock, err := r.lock(ctx)
 	if err != nil {
@@ -125,6 +130,9 @@ func (r *Ring) find(k *Key) (bool, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
+	if found, err := r.inherit(k); found || err != nil {
+		return found, err
+	}
 	fingerprint := k.grant.Fingerprint
 	if public, err := os.ReadFile(filepath.Join(k.folder, "id.pub")); err == nil {
 		key, _, _, _, err := ssh.ParseAuthorizedKey(public)
@@ -143,6 +151,64 @@ func (r *Ring) find(k *Key) (bool, error) {
 	}
 	k.InAgent = true
 	return true, r.describe(k)
+}
+
+// inherit looks for the key that the grant is bound to among those of other
+// grants, of which it may extend one, and keeps it here as well.
+func (r *Ring) inherit(k *Key) (bool, error) {
+	if k.grant.Fingerprint == "" {
+		return false, nil
+	}
+	folders, err := r.folders()
+	if err != nil {
+		return false, err
+	}
+	for _, folder := range folders {
+		key := publicKey(folder)
+		if key == nil || ssh.FingerprintSHA256(key) != k.grant.Fingerprint {
+			continue
+		}
+		private, err := home.ReadSecret(filepath.Join(folder, "id"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the agent has it
+		}
+		if err != nil {
+			return false, err
+		}
+		if k.signer, err = ssh.ParsePrivateKey(private); err != nil || !k.fits() {
+			continue
+		}
+		return true, errors.Join(r.describe(k), home.Write(filepath.Join(k.folder, "id"), private))
+	}
+	return false, nil
+}
+
+// folders are those of all grants.
+func (r *Ring) folders() ([]string, error) {
+	entries, err := os.ReadDir(r.cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("look for keys: %w", err)
+	}
+	var all []string
+	for _, e := range entries {
+		if e.IsDir() {
+			all = append(all, filepath.Join(r.cfg.Dir, e.Name()))
+		}
+	}
+	return all, nil
+}
+
+// publicKey is that of a grant's folder, or nil.
+func publicKey(folder string) ssh.PublicKey {
+	text, err := os.ReadFile(filepath.Join(folder, "id.pub"))
+	if err != nil {
+		return nil
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(text)
+	if err != nil {
+		return nil
+	}
+	return key
 }
 
 // fits reports whether the key is the one that the grant is bound to, if it is.
@@ -179,7 +245,7 @@ func (r *Ring) create(k *Key, inFile bool) error {
 
 // describe writes the files beside the private key.
 func (r *Ring) describe(k *Key) error {
-	note, err := json.Marshal(kept{Broker: k.grant.Broker, EndsAt: k.grant.EndsAt.UTC()})
+	note, err := json.Marshal(kept{Broker: k.grant.Broker, KeyUntil: k.grant.KeyUntil.UTC()})
 	if err != nil {
 		return fmt.Errorf("encode the grant: %w", err)
 	}
@@ -232,10 +298,10 @@ func (k *Key) Keep(certificate string, knownHosts []string) (Files, error) {
 		home.Write(f.KnownHosts, []byte(strings.Join(knownHosts, "\n")+"\n")))
 }
 
-// Sweep removes the keys of grants that have ended.
+// Sweep removes the keys of grants that have ended, with whatever may extend them.
 func (r *Ring) Sweep(ctx context.Context) error {
 	now := r.cfg.Clock.Now()
-	return r.remove(ctx, func(_ string, k kept) bool { return !now.Before(k.EndsAt) })
+	return r.remove(ctx, func(_ string, k kept) bool { return !now.Before(k.KeyUntil) })
 }
 
 // Forget removes the key of one grant.
@@ -258,27 +324,29 @@ func (r *Ring) remove(ctx context.Context, which func(requestID string, k kept) 
 		return err
 	}
 	defer unlock()
-	folders, err := os.ReadDir(r.cfg.Dir)
+	folders, err := r.folders()
 	if err != nil {
-		return fmt.Errorf("look for keys: %w", err)
+		return err
 	}
-	for _, entry := range folders {
-		if !entry.IsDir() {
-			continue
-		}
-		folder := filepath.Join(r.cfg.Dir, entry.Name())
+	var gone []string
+	needed := map[string]bool{} // fingerprints of keys that stay
+	for _, folder := range folders {
 		// A folder without a readable note is what a crash left: nothing that
 		// ssh could use, so it goes with whatever goes next.
 		var k kept
 		if note, err := os.ReadFile(filepath.Join(folder, "grant.json")); err == nil {
-			if json.Unmarshal(note, &k) == nil && !which(entry.Name(), k) {
+			if json.Unmarshal(note, &k) == nil && !which(filepath.Base(folder), k) {
+				if key := publicKey(folder); key != nil {
+					needed[ssh.FingerprintSHA256(key)] = true
+				}
 				continue
 			}
 		}
-		if public, err := os.ReadFile(filepath.Join(folder, "id.pub")); err == nil {
-			if key, _, _, _, err := ssh.ParseAuthorizedKey(public); err == nil {
-				r.outOfAgent(key)
-			}
+		gone = append(gone, folder)
+	}
+	for _, folder := range gone {
+		if key := publicKey(folder); key != nil && !needed[ssh.FingerprintSHA256(key)] {
+			r.outOfAgent(key)
 		}
 		if err := os.RemoveAll(folder); err != nil {
 			return fmt.Errorf("remove a key: %w", err)

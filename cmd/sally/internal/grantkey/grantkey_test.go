@@ -3,6 +3,7 @@ package grantkey_test
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +47,9 @@ func sshAgent(t *testing.T) string {
 		os.RemoveAll(dir)
 	})
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
+		// That the socket is there is not enough: the agent must listen on it.
+		if conn, err := net.Dial("unix", socket); err == nil {
+			conn.Close()
 			return socket
 		} else if time.Now().After(deadline) {
 			t.Fatal(err)
@@ -304,4 +307,58 @@ func inAgent(t *testing.T, socket string) int {
 	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK="+socket)
 	out, _ := cmd.Output()
 	return strings.Count(string(out), "sallyport req-")
+}
+
+// A grant that extends another is bound to its key: that is found wherever it is,
+// stays as long as it may be needed, and goes with the last grant that needs it.
+func TestExtensionsGoOnWithTheKey(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"file", "agent"} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			now := clock.NewManual(time.Now())
+			dir := filepath.Join(t.TempDir(), "keys")
+			cfg := grantkey.Config{Dir: dir, Clock: now}
+			if where == "agent" {
+				cfg.Agent = sshAgent(t)
+			}
+			r := grantkey.NewRing(cfg)
+			first := grant("req-first", now)
+			first.KeyUntil = first.EndsAt.Add(20 * time.Minute)
+			key, err := r.Key(t.Context(), first, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now.Advance(35 * time.Minute)
+			if err := r.Sweep(t.Context()); err != nil || folders(t, dir) != 1 {
+				t.Fatal("the key went with the first grant", err)
+			}
+			next := grant("req-next", now)
+			next.Fingerprint = key.Fingerprint()
+			same, err := r.Key(t.Context(), next, false)
+			if err != nil || same.Fingerprint() != key.Fingerprint() || same.InAgent != (where == "agent") {
+				t.Fatalf("the extension's key: %+v, %v", same, err)
+			}
+			if _, err := same.Prove(); err != nil {
+				t.Error(err)
+			}
+			// Nobody else's grant inherits it, and none that is bound to another.
+			other := grant("req-other", now)
+			if key, err := r.Key(t.Context(), other, false); err != nil || key.Fingerprint() == same.Fingerprint() {
+				t.Errorf("another grant got the key: %v", err)
+			}
+			foreign := grant("req-foreign", now)
+			foreign.Fingerprint = "SHA256:somebody-elses"
+			if _, err := r.Key(t.Context(), foreign, false); !errors.Is(err, grantkey.ErrGone) {
+				t.Errorf("a key that is not here: %v", err)
+			}
+			// The first goes, and the key stays for the second.
+			if err := r.Forget(t.Context(), "req-first"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Key(t.Context(), next, false); err != nil {
+				t.Errorf("without the first: %v", err)
+			}
+		})
+	}
 }

@@ -26,8 +26,9 @@ type answer struct {
 
 // Loopback signs in with a browser on this computer: it listens on a port of
 // 127.0.0.1 that nobody else has, lets open show the broker's page, and waits
-// for the redirect to bring the code (RFC 8252, section 7.3).
-func (s *Server) Loopback(ctx context.Context, open func(page string)) (*oauth2.Token, error) {
+// for the redirect to bring the code (RFC 8252, section 7.3). anew: the person is
+// to authenticate also if the browser is signed in.
+func (s *Server) Loopback(ctx context.Context, anew bool, open func(page string)) (*oauth2.Token, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for the browser: %w", err)
@@ -46,7 +47,11 @@ func (s *Server) Loopback(ctx context.Context, open func(page string)) (*oauth2.
 	}()
 
 	conf := s.config("http://" + listener.Addr().String() + "/callback")
-	open(conf.AuthCodeURL(state, oauth2.S256ChallengeOption(verifier)))
+	options := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(verifier)}
+	if anew {
+		options = append(options, oauth2.SetAuthURLParam("prompt", "login")) // OpenID Connect Core, section 3.1.2.1
+	}
+	open(conf.AuthCodeURL(state, options...))
 	select {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for the browser: %w", context.Cause(ctx))

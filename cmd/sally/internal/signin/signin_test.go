@@ -140,7 +140,7 @@ func TestLoopbackTakesOnlyItsOwnAnswer(t *testing.T) {
 		return resp.StatusCode, string(body)
 	}
 	var challenge string
-	token, err := s.Loopback(t.Context(), func(page string) {
+	token, err := s.Loopback(t.Context(), false, func(page string) {
 		u, _ := url.Parse(page)
 		q := u.Query()
 		challenge = q.Get("code_challenge")
@@ -181,7 +181,7 @@ func TestLoopbackRefusesAnotherIssuer(t *testing.T) {
 			t.Error("the code was exchanged")
 			return 500, ""
 		})}}
-	_, err := s.Loopback(t.Context(), func(page string) {
+	_, err := s.Loopback(t.Context(), false, func(page string) {
 		u, _ := url.Parse(page)
 		q := u.Query()
 		go http.Get(q.Get("redirect_uri") + "?" + url.Values{"code": {"c"}, "state": {q.Get("state")}, "iss": {"https://evil.example"}}.Encode())
@@ -196,7 +196,7 @@ func TestLoopbackEndsWithItsContext(t *testing.T) {
 	s := &Server{meta: metadata{Authorization: "https://b/authorize"}, http: http.DefaultClient}
 	cause := errors.New("nobody signed in")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	_, err := s.Loopback(ctx, func(string) { cancel(cause) })
+	_, err := s.Loopback(ctx, false, func(string) { cancel(cause) })
 	if !errors.Is(err, cause) {
 		t.Fatal(err)
 	}

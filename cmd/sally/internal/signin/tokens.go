@@ -100,6 +100,14 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 	return renewed.AccessToken, t.write(all)
 }
 
+// Known reports whether somebody has signed in to the broker here; the sign-in may
+// be over.
+func (t *Tokens) Known(broker string) bool {
+	all, err := t.read()
+	_, ok := all[broker]
+	return err == nil && ok
+}
+
 // Put keeps the tokens of a new sign-in and returns the refresh token of the
 // one before, if there was one.
 func (t *Tokens) Put(ctx context.Context, broker string, fresh *oauth2.Token) (before string, err error) {
