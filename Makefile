@@ -35,6 +35,7 @@ bench:
 	@scripts/install-deps test
 	@$(DEX) >/dev/null
 	go test -run '^$$' -bench . -benchtime 5x ./internal/e2e
+	go test -run '^$$' -bench . ./approvals/policy
 
 pictures:
 	@scripts/install-deps test

@@ -199,7 +199,7 @@ func (h *bench) people(n int) []*asker {
 func (h *bench) token(p identity.Person) string {
 	h.t.Helper()
 	const redirect = "http://127.0.0.1:1/callback"
-	browser, err := h.identity.Open(h.t.Context(), p, p.SignedInAt, time.Hour)
+	browser, err := h.identity.Open(h.t.Context(), p, identity.Claims{AuthTime: p.SignedInAt}, time.Hour)
 	h.must(err)
 	verifier := oauth2.GenerateVerifier()
 	code, err := h.identity.Authorize(h.t.Context(), browser, redirect, oauth2.S256ChallengeFromVerifier(verifier))

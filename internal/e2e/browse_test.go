@@ -16,9 +16,10 @@ import (
 	"sallyport/internal/dex"
 )
 
-// browse is what this test binary does when `sally login` starts it as $BROWSER:
-// it signs the person in by the provider's form, presses "Yes, let it", and
-// follows the way back to sally, all by the pages' own forms and links.
+// browse is what this test binary does when sally starts it as $BROWSER: it signs
+// the person in by the provider's form, presses the page's button ("Yes, let it",
+// "Approve"), and follows the way to the provider and back to sally, all by the
+// pages' own forms and links.
 func browse(person, page string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -57,8 +58,14 @@ func letSallyIn(ctx context.Context, person, start string) error {
 			}
 			return resp.Body.Close()
 		}
+		if on := hrefOn.FindSubmatch(body); on != nil { // to the provider once more, which signs a decision
+			if resp, err = dex.SignIn(ctx, client, html.UnescapeString(string(on[1])), person, dex.Password); err != nil {
+				return err
+			}
+			continue
+		}
 		action, fields, ok := form(string(body))
-		if !ok {
+		if !ok || decided.MatchString(resp.Request.URL.Path) {
 			return nil
 		}
 		to, err := resp.Request.URL.Parse(action)
@@ -80,11 +87,14 @@ func letSallyIn(ctx context.Context, person, start string) error {
 
 var (
 	hrefBack = regexp.MustCompile(`href="(http://127\.0\.0\.1:\d+/callback\?[^"]*)"`)
-	formTag  = regexp.MustCompile(`(?s)<form method="post" action="(/oauth/authorize|/device)">(.*?)</form>`)
+	hrefOn   = regexp.MustCompile(`href="(http://127\.0\.0\.1:\d+/dex/auth\?[^"]*)"`)
+	decided  = regexp.MustCompile(`^/requests/req-[a-z0-9]+$`) // where a decision ends
+	formTag  = regexp.MustCompile(`(?s)<form[^>]* action="(/oauth/authorize|/device|/requests/req-[a-z0-9]+/(?:approve|deny))">(.*?)</form>`)
+	textTag  = regexp.MustCompile(`(?s)<textarea[^>]*\bname="([^"]*)"[^>]*>(.*?)</textarea>`)
 	inputTag = regexp.MustCompile(`<(?:input|button)[^>]*\bname="([^"]*)"[^>]*\bvalue="([^"]*)"`)
 )
 
-// form finds the consent or device form of a page, filled in as it came; of its
+// form finds the page's form that is for us, filled in as it came; of its
 // buttons the first is pressed.
 func form(page string) (action string, fields url.Values, ok bool) {
 	m := formTag.FindStringSubmatch(page)
@@ -96,6 +106,9 @@ func form(page string) (action string, fields url.Values, ok bool) {
 		if name := html.UnescapeString(in[1]); !fields.Has(name) {
 			fields.Set(name, html.UnescapeString(in[2]))
 		}
+	}
+	for _, in := range textTag.FindAllStringSubmatch(m[2], -1) {
+		fields.Set(html.UnescapeString(in[1]), html.UnescapeString(in[2]))
 	}
 	return m[1], fields, true
 }

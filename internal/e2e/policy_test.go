@@ -4,6 +4,7 @@ package e2e
 // their end can be seen.
 const policy = `
 sallyport: 1
+assurance: session
 roles:
   operator: [operators]
   auditor: [auditors]
@@ -28,6 +29,7 @@ rules:
       - slots:
           - {groups: [approvers], count: 1}
     reason: {required: true, min_length: 10, message: Say what you will do and why.}
+    emergency: {who: [engineers], duration: {default: 10m, max: 30m}, review: {by: [security], within: 24h}}
   - name: web
     who: [engineers]
     where: class=web

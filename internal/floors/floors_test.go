@@ -25,7 +25,7 @@ var floors = []string{
 	"internal/e2e internal/floors internal/docs",
 	"internal/demo",
 	"internal/pgtest internal/audittest",
-	"internal/postgres internal/dex internal/sshd internal/browser internal/oidctest",
+	"internal/postgres internal/dex internal/sshd internal/browser internal/oidctest internal/mailtest",
 	"internal/child",
 	// People's and hosts' programs.
 	"cmd/sally cmd/sally-host",
@@ -44,11 +44,12 @@ var floors = []string{
 	"broker/keys",
 	"broker/certs",
 	"approvals",
-	"approvals/identity",
+	"approvals/notify",
+	"approvals/identity approvals/evidence",
 	"approvals/policy",
 	"audit",
 	"audit/receipt",
-	"audit/checkpoint",
+	"audit/checkpoint audit/vouch",
 	"audit/event",
 	"web migrations",
 	"api",
@@ -102,7 +103,7 @@ func TestTheAPIIsALeaf(t *testing.T) {
 }
 
 // Who talks to the database; everybody else asks them.
-var database = []string{"audit", "approvals", "approvals/identity", "broker", "broker/hosts", "evidence", "migrations",
+var database = []string{"audit", "approvals", "approvals/notify", "approvals/identity", "broker", "broker/hosts", "evidence", "migrations",
 	"server", "server/signin", "cmd/sallyportd", "internal/demo", "internal/postgres", "internal/pgtest", "internal/audittest", "internal/e2e"}
 
 func TestOnlyTheRoomsHaveSQL(t *testing.T) {
@@ -140,6 +141,8 @@ func TestWhatProgramsLink(t *testing.T) {
 		{"./audit/event", []string{"net/http", "github.com/jackc"}, "is pure"},
 		{"./audit/receipt", []string{"net/http", "github.com/jackc"}, "is pure"},
 		{"./audit/checkpoint", []string{"net/http", "github.com/jackc"}, "is pure"},
+		{"./audit/vouch", []string{"net/http", "github.com/jackc"}, "is pure"},
+		{"./approvals/evidence", []string{"net/http", "github.com/jackc"}, "is pure"},
 	} {
 		for _, p := range list(t, "-deps", c.what) {
 			if under(p.ImportPath, c.never...) {

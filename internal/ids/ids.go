@@ -15,7 +15,12 @@ const (
 	Host        = "host"
 	Request     = "req"
 	Decision    = "dec"
+	Draft       = "dft" // of a decision
+	Review      = "rev"
+	Proposal    = "pol" // of a policy
 	TokenFamily = "fam"
+	Message     = "msg"
+	Delegation  = "del"
 )
 
 const (

@@ -52,6 +52,8 @@ const (
 	TokenDown           // the token endpoint answers 503
 	Refuse              // the authorization endpoint answers access_denied
 	OtherIss            // the answer to the browser names another issuer (RFC 9207)
+	NoAuthTime          // the ID token does not say when the person was authenticated
+	IgnoreMaxAge        // max_age and prompt=login are ignored
 )
 
 // Client is what the broker is registered as.
@@ -65,14 +67,17 @@ type Provider struct {
 	URL string
 
 	clock clock.Clock
-	key   *ecdsa.PrivateKey
 	other *ecdsa.PrivateKey
 
 	mu         sync.Mutex
-	fault      Fault          // guarded by mu
-	down       bool           // guarded by mu
-	endSession bool           // guarded by mu
-	claims     map[string]any // of the person, guarded by mu
+	key        *ecdsa.PrivateKey // guarded by mu
+	kid        string            // of key, guarded by mu
+	signedIn   time.Time         // when the person was authenticated last; zero: always a minute ago. guarded by mu
+	asked      url.Values        // the last authorization request, guarded by mu
+	fault      Fault             // guarded by mu
+	down       bool              // guarded by mu
+	endSession bool              // guarded by mu
+	claims     map[string]any    // of the person, guarded by mu
 	codes      map[string]url.Values
 	issued     []string // guarded by mu
 }
@@ -81,7 +86,7 @@ type Provider struct {
 // subject "erin" and the group "engineers".
 func New(t testing.TB, c clock.Clock) *Provider {
 	t.Helper()
-	p := &Provider{clock: c, key: newKey(t), other: newKey(t), codes: map[string]url.Values{}, claims: map[string]any{
+	p := &Provider{clock: c, key: newKey(t), kid: "key-1", other: newKey(t), codes: map[string]url.Values{}, claims: map[string]any{
 		"sub": "erin", "name": "Erin Engineer", "email": "erin@example.com", "groups": []string{"engineers"},
 	}}
 	mux := http.NewServeMux()
@@ -120,6 +125,31 @@ func (p *Provider) Down(down bool) { p.locked(func() { p.down = down }) }
 
 // OfferEndSession makes discovery advertise an end_session_endpoint.
 func (p *Provider) OfferEndSession() { p.locked(func() { p.endSession = true }) }
+
+// Rotate gives the provider another key, under another kid, and lets it publish
+// the old one no more.
+func (p *Provider) Rotate(t testing.TB) {
+	key := newKey(t)
+	p.locked(func() { p.key, p.kid = key, p.kid+"+" })
+}
+
+// SignedIn says when the person was authenticated last. If a client's max_age is
+// less than that is ago, or with prompt=login, they are authenticated anew.
+func (p *Provider) SignedIn(at time.Time) { p.locked(func() { p.signedIn = at }) }
+
+// Asked is the last authorization request.
+func (p *Provider) Asked() url.Values {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.asked)
+}
+
+// Sign signs any claims with the provider's key, as nobody else could.
+func (p *Provider) Sign(claims map[string]any) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sign(jwt.SigningMethodES256, p.key, claims)
+}
 
 // Claim sets a claim of the person; nil removes it.
 func (p *Provider) Claim(name string, value any) {
@@ -161,8 +191,6 @@ func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, meta)
 }
 
-const kid = "the-key"
-
 func (p *Provider) keys(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -176,7 +204,7 @@ func (p *Provider) keys(w http.ResponseWriter, r *http.Request) {
 	}
 	enc := base64.RawURLEncoding.EncodeToString
 	answer(w, http.StatusOK, map[string]any{"keys": []map[string]any{{
-		"kty": "EC", "crv": "P-256", "x": enc(b[1:33]), "y": enc(b[33:]), "kid": kid, "use": "sig", "alg": "ES256",
+		"kty": "EC", "crv": "P-256", "x": enc(b[1:33]), "y": enc(b[33:]), "kid": p.kid, "use": "sig", "alg": "ES256",
 	}}})
 }
 
@@ -188,6 +216,13 @@ func (p *Provider) auth(w http.ResponseWriter, r *http.Request) {
 	if err != nil || q.Get("client_id") != ClientID || q.Get("response_type") != "code" {
 		http.Error(w, "bad request", http.StatusBadRequest)
 		return
+	}
+	p.asked = q
+	if p.fault != IgnoreMaxAge && !p.signedIn.IsZero() {
+		age, err := time.ParseDuration(q.Get("max_age") + "s")
+		if q.Get("prompt") == "login" || err == nil && p.clock.Now().Sub(p.signedIn) > age {
+			p.signedIn = p.clock.Now()
+		}
 	}
 	out := url.Values{"state": {q.Get("state")}}
 	if p.fault == OtherIss {
@@ -248,6 +283,9 @@ func (p *Provider) idToken(nonce string) string {
 	now := p.clock.Now()
 	claims := jwt.MapClaims{"iss": p.URL, "aud": ClientID, "nonce": nonce,
 		"iat": now.Unix(), "exp": now.Add(10 * time.Minute).Unix(), "auth_time": now.Add(-time.Minute).Unix()}
+	if !p.signedIn.IsZero() {
+		claims["auth_time"] = p.signedIn.Unix()
+	}
 	maps.Copy(claims, p.claims)
 	var method jwt.SigningMethod = jwt.SigningMethodES256
 	var key any = p.key
@@ -276,9 +314,16 @@ func (p *Provider) idToken(nonce string) string {
 		claims["iat"], claims["exp"] = now.Add(time.Hour).Unix(), now.Add(2*time.Hour).Unix()
 	case NoSubject:
 		delete(claims, "sub")
+	case NoAuthTime:
+		delete(claims, "auth_time")
 	}
+	return p.sign(method, key, claims)
+}
+
+// sign makes a token under the published kid. p.mu is held.
+func (p *Provider) sign(method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
 	t := jwt.NewWithClaims(method, claims)
-	t.Header["kid"] = kid
+	t.Header["kid"] = p.kid
 	raw, err := t.SignedString(key)
 	if err != nil {
 		panic(err)
