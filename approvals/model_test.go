@@ -11,6 +11,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/internal/refusal"
 )
 
 // model is a request as a reader of the documentation would keep it on paper:
@@ -279,7 +280,7 @@ func TestP5_ModelOfRequests(t *testing.T) {
 				}
 			}
 			m.pass(h.clock.Now())
-			if (err == nil) != allowed {
+			if (err == nil) != allowed || err != nil && refusal.As(err) == nil {
 				rt.Fatalf("%s by %s: allowed is %v in the model, and the service says %v", move, who, allowed, err)
 			}
 
@@ -303,7 +304,7 @@ func TestP5_ModelOfRequests(t *testing.T) {
 			}
 			observers := []string{rapid.SampledFrom(names).Draw(rt, "observer")}
 			for _, l := range m.loans {
-				observers = append(observers, l.to)
+				observers = append(observers, l.from, l.to)
 			}
 			for _, observer := range observers {
 				waiting, err := s.CountWaiting(t.Context(), people[observer])

@@ -29,6 +29,7 @@ func document(cfg Config) *huma.OpenAPI {
 		Tags: []*huma.Tag{
 			{Name: "people", Description: "The caller, and for operators and auditors everybody"},
 			{Name: "requests", Description: "Asks, decisions, grants and certificates"},
+			{Name: "delegations", Description: "Who decides for whom for a while"},
 			{Name: "revocations", Description: "Ending grants"},
 			{Name: "hosts", Description: "The registry of hosts"},
 			{Name: "policy", Description: "The versions of the policy, and proposals for the next"},

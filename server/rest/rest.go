@@ -87,6 +87,7 @@ func New(cfg Config) (*API, error) {
 	a.explain()
 	a.audit()
 	a.notifications()
+	a.delegations()
 	a.policy()
 
 	text, err := describe(a.huma.OpenAPI())
