@@ -80,7 +80,7 @@ func TestCalls(t *testing.T) {
 		"POST /api/v1/requests/r/cancel ": func(c *Client) error { _, err := c.Cancel(ctx, "r"); return err },
 		"POST /api/v1/requests/r/finish ": func(c *Client) error { _, err := c.Finish(ctx, "r"); return err },
 		`POST /api/v1/requests/r/certificates {"public_key":"k","proof":"p"}`: func(c *Client) error {
-			_, err := c.Certify(ctx, "r", CertificateInput{"k", "p"})
+			_, err := c.Certify(ctx, "r", CertificateInput{PublicKey: "k", Proof: "p"})
 			return err
 		},
 		"GET /api/v1/audit/events?before=9&from=2026-01-31T14%3A00%3A00Z&type=request. ": func(c *Client) error {

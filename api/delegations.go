@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Delegate is somebody who can decide for another now.
+// Delegate is somebody who can decide for another, now and until the time.
 type Delegate struct {
 	Person     Person    `json:"person"`
 	For        Person    `json:"for"`
@@ -55,6 +55,11 @@ type DelegationFilter struct {
 func (c *Client) Delegations(ctx context.Context, f DelegationFilter) (Page[Delegation], error) {
 	return fetch[Page[Delegation]](ctx, c, v1(http.MethodGet, "delegations").where(query(
 		"scope", f.Scope, "past", yes(f.Past), "cursor", f.Cursor, "limit", number(f.Limit))))
+}
+
+// Delegation is one delegation.
+func (c *Client) Delegation(ctx context.Context, id string) (Delegation, error) {
+	return fetch[Delegation](ctx, c, v1(http.MethodGet, "delegations", id))
 }
 
 // Delegate makes a delegation.

@@ -146,9 +146,12 @@ type Slot struct {
 	Delegates []Delegate `json:"delegates,omitempty" doc:"Those who can decide for somebody who can; at most 50"`
 }
 
-// RequestInput asks for one login on one host for a time.
+// RequestInput asks for one login, on one host or on several, for a time.
 type RequestInput struct {
-	Host      string     `json:"host" minLength:"1" maxLength:"63" doc:"Name or id"`
+	Host string `json:"host,omitempty" maxLength:"63" doc:"Name or id; either this or selector"`
+
+	Selector map[string]string `json:"selector,omitempty" doc:"Labels with their values: all hosts that have all of them, have the login, and on which one rule lets the caller ask for it; at most 50 hosts, frozen now"`
+
 	Login     string     `json:"login" minLength:"1" maxLength:"32" doc:"Unix account on the host"`
 	Duration  string     `json:"duration,omitempty" maxLength:"32" example:"30m" doc:"How long, from the approval on; the rule's default if empty"`
 	Reason    string     `json:"reason,omitempty" maxLength:"2000"`
@@ -161,7 +164,7 @@ type RequestInput struct {
 
 // Preview is what would happen to a request, had it been made.
 type Preview struct {
-	Host                Host       `json:"host"`
+	Host                Host       `json:"host" doc:"The first, if there are several"`
 	Login               string     `json:"login"`
 	Rule                string     `json:"rule"`
 	Duration            string     `json:"duration"`
@@ -172,6 +175,8 @@ type Preview struct {
 	StartWithin         string     `json:"start_within,omitempty" doc:"How long after its start the grant would have to be used first"`
 	CertificateLifetime string     `json:"certificate_lifetime"`
 
+	Hosts []RequestHost `json:"hosts" doc:"All hosts that it would be for, by name"`
+
 	Emergency *Emergency `json:"emergency,omitempty" doc:"Set if it was asked for as an emergency: the door would open at once, and these are told"`
 }
 
@@ -181,7 +186,7 @@ type Request struct {
 	State               State             `json:"state" enum:"requested,approved,active,ended,denied,cancelled,expired"`
 	Requester           Person            `json:"requester"`
 	HostID              string            `json:"host_id"`
-	Host                string            `json:"host" doc:"The host's name when it was asked for"`
+	Host                string            `json:"host" doc:"The host's name when it was asked for; the first, if there are several"`
 	Login               string            `json:"login"`
 	Duration            string            `json:"duration"`
 	Reason              string            `json:"reason,omitempty"`
@@ -209,6 +214,9 @@ type Request struct {
 	UseBy               *time.Time        `json:"use_by,omitempty" doc:"When the grant ends if it has not been used; absent: at ends_at"`
 	Assurance           string            `json:"assurance,omitempty" enum:"session,provider" doc:"What proves its decisions"`
 	Actions             []Action          `json:"actions,omitempty" doc:"What the caller could do, and if not, why"`
+
+	Hosts    []RequestHost     `json:"hosts" doc:"All hosts that it is for, by name; one certificate is for one of them"`
+	Selector map[string]string `json:"selector,omitempty" doc:"The labels that they were asked for by"`
 }
 
 // Emergency is what makes a request one, and what became of its review.
@@ -262,6 +270,8 @@ type Action struct {
 	Name    string `json:"name" enum:"approve,deny,cancel,finish,extend,connect,review,withdraw"`
 	Allowed bool   `json:"allowed"`
 	Why     string `json:"why,omitempty" doc:"Why it is not allowed"`
+
+	Delegate *Delegate `json:"delegate,omitempty" doc:"Of approve and deny: the caller would do it for somebody, by this delegation"`
 }
 
 // PolicyRef names one immutable version of the policy.
@@ -303,10 +313,14 @@ type DecisionInput struct {
 	Verdict   Verdict `json:"verdict" enum:"approve,deny"`
 	Comment   string  `json:"comment,omitempty" maxLength:"2000"`
 	TermsHash string  `json:"terms_hash,omitempty" maxLength:"64" doc:"The terms that the approver saw; refused if the request has others"`
+
+	For string `json:"for,omitempty" maxLength:"32" doc:"For whom the approver saw that they decide: me, or the id of the person who delegates to them; refused if it would be for another. Not compared if empty"`
 }
 
 // CertificateInput asks for a certificate under a grant.
 type CertificateInput struct {
+	Host string `json:"host,omitempty" maxLength:"63" doc:"Name, as the request has it, or id; may be left out if the request is for one host"`
+
 	PublicKey string `json:"public_key" minLength:"1" maxLength:"16384" doc:"authorized_keys format"`
 	Proof     string `json:"proof" minLength:"1" maxLength:"16384" doc:"Armored SSHSIG by that key over ProofMessage, namespace sallyport-certificate"`
 }
@@ -353,6 +367,7 @@ type Event struct {
 	Source   string         `json:"source,omitempty" doc:"Address that the action came from"`
 	Request  string         `json:"request_id,omitempty"`
 	Host     string         `json:"host_id,omitempty"`
+	Hosts    []string       `json:"host_ids,omitempty" doc:"All hosts, if it is about several"`
 	Person   string         `json:"person_id,omitempty"`
 	Summary  string         `json:"summary" doc:"One line for people"`
 	Data     map[string]any `json:"data,omitempty" doc:"The event's own fields, which differ by type"`

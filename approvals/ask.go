@@ -15,7 +15,6 @@ import (
 	"sallyport/approvals/policy"
 	"sallyport/internal/ids"
 	"sallyport/internal/names"
-	"sallyport/internal/refusal"
 )
 
 // Limits on an ask. Those on texts count characters.
@@ -27,17 +26,18 @@ const (
 
 // ask is an ask that the policy allows to be made, ready to be frozen.
 type ask struct {
-	policy *policy.Policy // that decided
-	target Target
-	rule   *policy.Rule
-	terms  Terms
+	policy  *policy.Policy // that decided
+	targets []Target       // in the order of the terms' hosts
+	rule    *policy.Rule
+	terms   Terms
 }
 
 // ask turns the input into terms, or says why it cannot be asked for:
 //
 //  1. the input is well-formed,
 //  2. the host exists, and some rule lets the caller ask for it,
-//  3. a rule lets the caller ask for the login, which the host has,
+//  3. a rule lets the caller ask for the login, which the host has; of several
+//     hosts it is the same rule (targets),
 //  4. duration, reason and ticket are as the rule wants them.
 func (s *Service) ask(ctx context.Context, c identity.Caller, in api.RequestInput) (ask, error) {
 	p, err := s.current(ctx)
@@ -57,14 +57,7 @@ func (s *Service) askUnder(ctx context.Context, p *policy.Policy, c identity.Cal
 	if err != nil {
 		return ask{}, err
 	}
-	target, err := s.cfg.Hosts.Target(ctx, in.Host)
-	if r := refusal.As(err); r != nil && r.Kind == refusal.NotFound {
-		return ask{}, ErrUnknownHost
-	}
-	if err != nil {
-		return ask{}, err
-	}
-	rule, err := ruleFor(p, c, target, in.Login)
+	targets, rule, err := s.targets(ctx, p, c, in)
 	if err != nil {
 		return ask{}, err
 	}
@@ -84,7 +77,7 @@ func (s *Service) askUnder(ctx context.Context, p *policy.Policy, c identity.Cal
 	t.Format = TermsFormat
 	t.RequestID = ids.New(ids.Request)
 	t.Person = TermsPerson{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject}
-	t.Host = TermsHost{ID: target.ID, Name: target.Name}
+	t.setHosts(targets)
 	t.Duration = short(duration)
 	t.CreatedAt, t.ApproveBy = now, now.Add(rule.ApproveWithin)
 	t.PolicyHash, t.PolicyVersion = p.Hash, p.Version
@@ -92,7 +85,7 @@ func (s *Service) askUnder(ctx context.Context, p *policy.Policy, c identity.Cal
 	if emergency != nil {
 		t.emergency(rule, emergency, in.Drill)
 	}
-	return ask{target: target, rule: rule, terms: t}, nil
+	return ask{targets: targets, rule: rule, terms: t}, nil
 }
 
 // ruleFor finds the rule for a login. Who may ask for nothing on the host is not
@@ -116,8 +109,15 @@ func ruleFor(p *policy.Policy, c identity.Caller, t Target, login string) (*poli
 // form checks what can be checked without knowing host or policy. A duration of
 // 0 asks for the rule's default.
 func form(in api.RequestInput, now time.Time) (Terms, time.Duration, error) {
-	t := Terms{Login: in.Login, Reason: trim(in.Reason), Ticket: trim(in.Ticket)}
-	if !names.Host(in.Host) {
+	t := Terms{Login: in.Login, Reason: trim(in.Reason), Ticket: trim(in.Ticket), Selector: in.Selector}
+	switch {
+	case in.Host != "" && len(in.Selector) > 0:
+		return t, 0, ErrHostAndSelector
+	case len(in.Selector) > 0:
+		if err := checkSelector(in.Selector); err != nil {
+			return t, 0, err
+		}
+	case !names.Host(in.Host):
 		return t, 0, ErrBadHost
 	}
 	if !names.Login(in.Login) {

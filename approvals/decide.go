@@ -23,7 +23,8 @@ import (
 //     removed, and was in a group of its terms at their last sign-in, whatever the
 //     caller says (P5);
 //  3. an approval fills a place in the current stage;
-//  4. terms that the approver names are the request's (P4);
+//  4. terms that the approver names are the request's (P4), and so is for whom they
+//     say that they decide;
 //  5. the terms take the broker's own word for it (assurance session). Under others
 //     the answer is ErrProviderEvidence, and Draft and Complete are the way.
 //
@@ -36,6 +37,9 @@ func (s *Service) Decide(ctx context.Context, c identity.Caller, id string, in a
 	c, err := s.take(ctx, c, id, in.Verdict, func(_ pgx.Tx, b basis, r *request, at time.Time) (decision, []event.Event, error) {
 		if in.TermsHash != "" && in.TermsHash != r.termsHash {
 			return decision{}, nil, ErrOtherTerms
+		}
+		if err := b.seen(in); err != nil {
+			return decision{}, nil, err
 		}
 		if r.terms.Rule.Assurance == evidence.Provider {
 			return decision{}, nil, ErrProviderEvidence

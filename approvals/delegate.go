@@ -12,6 +12,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals/identity"
+	"sallyport/approvals/notify"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
 	"sallyport/internal/ids"
@@ -138,6 +139,9 @@ func (s *Service) Delegate(ctx context.Context, c identity.Caller, in api.Delega
 		if err != nil {
 			return fmt.Errorf("writing delegation %s: %w", d.ID, err)
 		}
+		if err := s.tellDelegation(ctx, tx, notify.DelegationMade, d.ID, d.MadeAt); err != nil {
+			return err
+		}
 		return s.cfg.Log.Stage(ctx, tx, event.New(d.MadeAt, c.Actor(), c.Source, event.Subject{PersonID: delegator.ID}, event.DelegationMade{
 			DelegationID: d.ID, Delegator: delegator.DisplayName(), Delegate: delegate.DisplayName(), DelegateID: delegate.ID,
 			Groups: d.Groups, From: d.From, Until: d.Until, Reason: d.Reason, Note: string(note), NoteHash: hash(note),
@@ -147,7 +151,7 @@ func (s *Service) Delegate(ctx context.Context, c identity.Caller, in api.Delega
 		return api.Delegation{}, err
 	}
 	s.cfg.Log.Kick()
-	return s.oneDelegation(ctx, c, d.ID)
+	return s.Delegation(ctx, c, d.ID)
 }
 
 // delegation is what the input says, but for whom it is to.
@@ -169,14 +173,13 @@ func (s *Service) delegation(p *policy.Policy, in api.DelegationInput, delegator
 	if err := text("reason", d.Reason, maxReason); err != nil {
 		return d, err
 	}
-	deciding := slices.DeleteFunc(p.Approvers(), func(g string) bool { return !slices.Contains(delegator.Groups, g) })
+	deciding := lendable(p, delegator)
 	for _, g := range in.Groups {
 		if !slices.Contains(deciding, g) {
 			return d, ErrOtherGroups.With("%q is no group of this person that decides on requests", strings.ToValidUTF8(g, "?"))
 		}
 	}
 	if d.Groups = slices.Compact(slices.Sorted(slices.Values(in.Groups))); len(d.Groups) == 0 {
-		slices.Sort(deciding)
 		d.Groups = deciding
 	}
 	switch {
@@ -186,6 +189,30 @@ func (s *Service) delegation(p *policy.Policy, in api.DelegationInput, delegator
 		return d, ErrOtherGroups.With("the person is in more groups that decide than one delegation names").Hinting("name at most %d", maxGroups)
 	}
 	return d, nil
+}
+
+// lendable are the person's groups that decide on requests, sorted.
+func lendable(p *policy.Policy, of identity.Person) []string {
+	groups := slices.DeleteFunc(p.Approvers(), func(g string) bool { return !slices.Contains(of.Groups, g) })
+	slices.Sort(groups)
+	return groups
+}
+
+// Lendable are the groups that Delegate would lend of a person now: of the caller,
+// or for operators of anybody, by id or address exactly. It is for who fills in a
+// form; the person may be in none.
+func (s *Service) Lendable(ctx context.Context, c identity.Caller, delegator string) (api.Person, []string, error) {
+	person := c.Person
+	if delegator != "" && delegator != c.ID {
+		if !c.Has(api.Operator) {
+			return api.Person{}, nil, s.refusedTo(ctx, c, "delegations.make", event.Subject{}, ErrNotOperator)
+		}
+		var err error
+		if person, err = s.findPresent(ctx, delegator, "delegator"); err != nil {
+			return api.Person{}, nil, err
+		}
+	}
+	return named(person), lendable(s.Policy(), person), nil
 }
 
 // approver is a person in statements.
@@ -228,7 +255,7 @@ func (s *Service) EndDelegation(ctx context.Context, c identity.Caller, id strin
 		return api.Delegation{}, err
 	}
 	s.cfg.Log.Kick()
-	return s.oneDelegation(ctx, c, id)
+	return s.Delegation(ctx, c, id)
 }
 
 // endDelegation ends one in the transaction, with the event of it, or returns
@@ -245,6 +272,9 @@ func (s *Service) endDelegation(ctx context.Context, tx pgx.Tx, row delegationRo
 	}
 	if tag.RowsAffected() == 0 {
 		return ErrDelegationOver
+	}
+	if err := s.tellDelegation(ctx, tx, notify.DelegationEnded, row.ID, now); err != nil {
+		return err
 	}
 	return s.cfg.Log.Stage(ctx, tx, event.New(now, c.Actor(), c.Source, event.Subject{PersonID: row.DelegatorID}, event.DelegationEnded{
 		DelegationID: row.ID, Delegator: names[row.DelegatorID].Name, Delegate: names[row.DelegateID].Name, DelegateID: row.DelegateID,

@@ -569,6 +569,15 @@ func TestP10_WhoSeesDelegations(t *testing.T) {
 		_, err := h.Delegations(t.Context(), ann, f)
 		refused(t, err, approvals.ErrBadFilter)
 	}
+	for _, c := range []identity.Caller{ann, dora, h.person("olga", "operators"), h.person("aud", "auditors")} {
+		if got, err := h.Delegation(t.Context(), c, a.ID); err != nil || got.ID != a.ID || got.CanEnd == c.Has(api.Auditor) {
+			t.Errorf("%s sees %+v, %v", c.Name, got, err)
+		}
+	}
+	for _, c := range []identity.Caller{bo, eve} {
+		_, err := h.Delegation(t.Context(), c, a.ID)
+		refused(t, err, approvals.ErrUnknownDelegation)
+	}
 	_, err := h.EndDelegation(t.Context(), ann, "del-"+strings.Repeat("0", 12))
 	refused(t, err, approvals.ErrUnknownDelegation)
 	_, err = h.EndDelegation(t.Context(), ann, ids.New(ids.Request))

@@ -76,14 +76,20 @@ func (s *Service) delegationRow(ctx context.Context, c identity.Caller, id strin
 	return list[0], nil
 }
 
-func (s *Service) oneDelegation(ctx context.Context, c identity.Caller, id string) (api.Delegation, error) {
+// Delegation is one of those that Delegations lists for the caller.
+func (s *Service) Delegation(ctx context.Context, c identity.Caller, id string) (api.Delegation, error) {
 	row, err := s.delegationRow(ctx, c, id)
 	if err != nil {
 		return api.Delegation{}, err
 	}
+	return s.showDelegation(ctx, c, row)
+}
+
+// showDelegation is showDelegations of one.
+func (s *Service) showDelegation(ctx context.Context, c identity.Caller, row delegationRow) (api.Delegation, error) {
 	shown, err := s.showDelegations(ctx, c, []delegationRow{row})
 	if err == nil && len(shown) == 0 {
-		err = ErrEvidence.Because(errors.New("the broker does not vouch for " + id))
+		err = ErrEvidence.Because(errors.New("the broker does not vouch for " + row.ID))
 	}
 	if err != nil {
 		return api.Delegation{}, err

@@ -57,6 +57,9 @@ func (s *Service) Draft(ctx context.Context, c identity.Caller, signIn, clientID
 		return Draft{}, ErrOtherTerms
 	}
 	b, err := r.mayDecide(who, in.Verdict)
+	if err == nil {
+		err = b.seen(in)
+	}
 	if err != nil {
 		return Draft{}, err
 	}

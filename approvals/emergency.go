@@ -98,7 +98,7 @@ func (r *request) startEmergency(c identity.Caller) ([]event.Event, error) {
 	}
 	return []event.Event{
 		r.event(t.CreatedAt, c.Actor(), c.Source, event.EmergencyStarted{
-			Drill: t.Emergency.Drill, TermsHash: r.termsHash, Host: t.Host.Name, Login: t.Login, Reason: t.Reason,
+			Drill: t.Emergency.Drill, TermsHash: r.termsHash, Host: t.Host.Name, Hosts: t.hostNames(), Login: t.Login, Reason: t.Reason,
 			Told: t.Emergency.Told, ReviewGroups: t.Emergency.ReviewGroups, ReviewBy: t.Emergency.ReviewBy,
 		}),
 		r.event(t.CreatedAt, c.Actor(), c.Source, started),

@@ -37,7 +37,8 @@ var (
 //     terms of the extension say one time less. So the limit is that of the
 //     first grant's terms, whatever the policy has become.
 //  3. The policy in force still lets the caller ask for the login, and its rule
-//     still allows extensions: what operators take away is gone at once.
+//     still allows extensions: what operators take away is gone at once. Of several
+//     hosts, those for which it does not are left out.
 //  4. It is approved with nobody asked if both the terms and the rule in force say
 //     so, or if the rule would approve any such ask by itself; else by the
 //     rule's stages, like any other request.
@@ -58,7 +59,7 @@ func (s *Service) Extend(ctx context.Context, c identity.Caller, id string, in a
 		switch refused.Kind {
 		case refusal.Denied, refusal.NotFound, refusal.Conflict, refusal.TooMany:
 			s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source, event.RequestRefused{
-				Host: r.terms.Host.Name, Login: r.terms.Login, Code: refused.Code, Reason: refused.Detail, Extends: r.id}))
+				Host: r.terms.asked(), Login: r.terms.Login, Code: refused.Code, Reason: refused.Detail, Extends: r.id}))
 		}
 		if errors.Is(err, ErrNotRequester) && !r.visible(c) {
 			err = ErrUnknownRequest
@@ -89,14 +90,7 @@ func (s *Service) extension(ctx context.Context, c identity.Caller, r *request, 
 	if err != nil {
 		return ask{}, err
 	}
-	target, err := s.cfg.Hosts.Target(ctx, r.terms.Host.ID)
-	if refused := refusal.As(err); refused != nil && refused.Kind == refusal.NotFound {
-		return ask{}, ErrUnknownHost
-	}
-	if err != nil {
-		return ask{}, err
-	}
-	rule, err := ruleFor(p, c, target, r.terms.Login)
+	targets, rule, err := s.stillThere(ctx, p, c, r.terms)
 	if err != nil {
 		return ask{}, err
 	}
@@ -124,7 +118,8 @@ func (s *Service) extension(ctx context.Context, c identity.Caller, r *request, 
 	t.Format = TermsFormat
 	t.RequestID = ids.New(ids.Request)
 	t.Person = TermsPerson{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject}
-	t.Host = TermsHost{ID: target.ID, Name: target.Name}
+	t.Selector = r.terms.Selector
+	t.setHosts(targets)
 	t.Duration = short(duration)
 	t.PublicKey, t.NotBefore, t.Extends = r.key, &start, r.id
 	t.CreatedAt, t.ApproveBy = now, now.Add(rule.ApproveWithin)
@@ -132,7 +127,7 @@ func (s *Service) extension(ctx context.Context, c identity.Caller, r *request, 
 	t.Rule = termsRule(rule, r.terms.Rule.Extend.Automatic && rule.Extend.Automatic || rule.AutomaticAt(now) && rule.AutomaticAt(start))
 	t.Rule.StartWithin = "" // it goes on with what is in use
 	t.Rule.Extend = r.terms.Rule.Extend.next()
-	return ask{target: target, rule: rule, terms: t}, nil
+	return ask{targets: targets, rule: rule, terms: t}, nil
 }
 
 // extendBy is how long an extension of the terms' grant is at most.
@@ -247,8 +242,8 @@ func (s *Service) earlier(ctx context.Context, tx pgx.Tx, t Terms, c identity.Ca
 // checkChain verifies that the terms' grant goes on with the one that they
 // extend. The rules:
 //
-//  1. The earlier grant is of the same person, host and login, and was allowed by
-//     its own terms and decisions.
+//  1. The earlier grant is of the same person and login, for the same host or
+//     hosts and perhaps others, and was allowed by its own terms and decisions.
 //  2. The terms name the key that it is bound to, and its end as their start; that
 //     is the end that was approved, and nobody has ended it before.
 //  3. Its terms allow the extension: so many, so long.
@@ -289,7 +284,7 @@ func (g Grant) checkChain(t Terms) error {
 // window and the key.
 func extends(t, before Terms, w window, key string) error {
 	switch {
-	case before.Person != t.Person || before.Host.ID != t.Host.ID || before.Login != t.Login:
+	case before.Person != t.Person || !t.within(before.Hosts()) || before.Login != t.Login:
 		return ErrEvidence.With("an extension is for another person, host or login")
 	case t.PublicKey == "" || t.PublicKey != key || before.PublicKey != "" && before.PublicKey != key:
 		return ErrEvidence.With("an extension is for another key")

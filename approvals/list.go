@@ -32,7 +32,7 @@ const (
 type ListFilter struct {
 	Scope  Scope
 	States []api.State
-	HostID string
+	HostID string // also as one of several
 	Cursor string
 	Limit  int // 1 to 200; 0 means 50
 
@@ -116,7 +116,7 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f ListFilter) (ap
 					AND (@review = '' OR `+waitsForReview+`)
 					AND (@review <> 'overdue' OR e.review_by <= @now)))
 			AND (cardinality(@states::text[]) = 0 OR `+stateNow+` = ANY(@states))
-			AND (@host = '' OR host_id = @host)
+			AND (@host = '' OR host_id = @host OR more_host_ids @> ARRAY[@host])
 			AND (@before_id = '' OR (created_at, id) < (@before, @before_id))
 		ORDER BY created_at DESC, id DESC
 		LIMIT @limit`,
@@ -166,9 +166,9 @@ func (s *Service) CountWaiting(ctx context.Context, c identity.Caller) (int, err
 // or active, and has started.
 func (s *Service) OpenHosts(ctx context.Context, hostIDs []string) (map[string]bool, error) {
 	rows, err := s.cfg.Pool.Query(ctx, `
-		SELECT DISTINCT host_id FROM requests
-		WHERE host_id = ANY(@hosts) AND state IN ('approved', 'active') AND starts_at <= @now
-			AND `+stateNow+` <> 'ended'`,
+		SELECT DISTINCT host FROM requests, unnest(array_prepend(host_id, more_host_ids)) AS host
+		WHERE (host_id = ANY(@hosts) OR more_host_ids && @hosts::text[]) AND host = ANY(@hosts)
+			AND state IN ('approved', 'active') AND starts_at <= @now AND `+stateNow+` <> 'ended'`,
 		pgx.NamedArgs{"hosts": notNil(hostIDs), "now": s.cfg.Clock.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("reading open hosts: %w", err)

@@ -34,19 +34,20 @@ func (s *Service) Preview(ctx context.Context, c identity.Caller, in api.Request
 	if err != nil {
 		return api.Preview{}, err
 	}
-	open, err := s.OpenHosts(ctx, []string{a.target.ID})
+	first := a.targets[0]
+	open, err := s.OpenHosts(ctx, []string{first.ID})
 	if err != nil {
 		return api.Preview{}, err
 	}
-	host := api.Host{ID: a.target.ID, Name: a.target.Name, Labels: a.target.Labels, State: "sealed"}
-	if open[a.target.ID] {
+	host := api.Host{ID: first.ID, Name: first.Name, Labels: first.Labels, State: "sealed"}
+	if open[first.ID] {
 		host.State = "open"
 	}
-	for _, l := range a.policy.Logins(c.Groups, a.target.Labels, a.target.Logins) {
+	for _, l := range a.policy.Logins(c.Groups, first.Labels, first.Logins) {
 		host.Logins = append(host.Logins, l.Login)
 	}
 	return api.Preview{
-		Host: host, Login: a.terms.Login, Rule: a.rule.Name, Duration: a.terms.Duration,
+		Host: host, Hosts: a.terms.apiHosts(), Login: a.terms.Login, Rule: a.rule.Name, Duration: a.terms.Duration,
 		Automatic: a.terms.Rule.Automatic, Approvers: slots, ApproveBy: a.terms.ApproveBy,
 		NotBefore: a.terms.NotBefore, StartWithin: a.terms.Rule.StartWithin,
 		CertificateLifetime: a.terms.Rule.CertificateLifetime, Emergency: r.emergency(nil, a.terms.CreatedAt),
@@ -61,13 +62,22 @@ func (s *Service) Request(ctx context.Context, c identity.Caller, in api.Request
 		err = s.create(ctx, c, a)
 	}
 	if r := refusal.As(err); r != nil && (r.Kind == refusal.Denied || r.Kind == refusal.NotFound || r.Kind == refusal.TooMany) {
-		s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{PersonID: c.ID, HostID: a.target.ID},
-			event.RequestRefused{Host: in.Host, Login: in.Login, Code: r.Code, Reason: r.Detail, Emergency: in.Emergency}).Under(ref(a.policy)))
+		s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, a.subject(c),
+			event.RequestRefused{Host: asked(in), Login: in.Login, Code: r.Code, Reason: r.Detail, Emergency: in.Emergency}).Under(ref(a.policy)))
 	}
 	if err != nil {
 		return api.Request{}, err
 	}
 	return s.Get(ctx, c, a.terms.RequestID)
+}
+
+// subject is what the event of a refusal names, as far as the ask was understood.
+func (a ask) subject(c identity.Caller) event.Subject {
+	about := event.Subject{PersonID: c.ID}
+	if len(a.targets) > 0 {
+		about.HostID, about.HostIDs = a.targets[0].ID, a.terms.hostIDs()
+	}
+	return about
 }
 
 // create writes the request, its events and its jobs in one transaction.
@@ -78,7 +88,7 @@ func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
 	}
 	t := a.terms
 	events := []event.Event{r.event(t.CreatedAt, c.Actor(), c.Source, event.RequestCreated{
-		Terms: string(r.termsText), TermsHash: r.termsHash, Host: t.Host.Name, Login: t.Login,
+		Terms: string(r.termsText), TermsHash: r.termsHash, Host: t.Host.Name, Hosts: t.hostNames(), Login: t.Login,
 		Duration: t.Duration, Rule: t.Rule.Name, Reason: t.Reason, Ticket: t.Ticket,
 		Emergency: t.Emergency != nil, Drill: t.drill(), Extends: t.Extends,
 	})}

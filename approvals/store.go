@@ -19,11 +19,12 @@ type querier interface {
 }
 
 // requestColumns are what scanRequest reads.
-const requestColumns = `id, person_id, host_id, created_at, terms, terms_hash, state, starts_at, ends_at, use_by, end_reason, key`
+const requestColumns = `id, person_id, host_id, more_host_ids, created_at, terms, terms_hash, state, starts_at, ends_at, use_by, end_reason, key`
 
 func scanRequest(row pgx.CollectableRow) (*request, error) {
 	var r request
-	err := row.Scan(&r.id, &r.personID, &r.hostID, &r.created, &r.termsText, &r.termsHash,
+	var more []string
+	err := row.Scan(&r.id, &r.personID, &r.hostID, &more, &r.created, &r.termsText, &r.termsHash,
 		&r.state, &r.starts, &r.ends, &r.useBy, &r.endsWhy, &r.key)
 	if err != nil {
 		return nil, err
@@ -35,6 +36,8 @@ func scanRequest(row pgx.CollectableRow) (*request, error) {
 	}
 	if r.terms, err = ParseTerms(r.termsText); err != nil {
 		r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", r.id, err))
+	} else if r.hostID != r.terms.Host.ID || !slices.Equal(more, r.terms.moreHostIDs()) {
+		r.broken = ErrEvidence.Because(fmt.Errorf("request %s is found by other hosts than its terms name", r.id))
 	}
 	return &r, nil
 }
@@ -145,10 +148,10 @@ func (s *Service) one(ctx context.Context, db querier, sql, id string) (*request
 func (r *request) insert(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO requests (id, person_id, host_id, policy_version, terms, terms_hash, approver_groups,
-			created_at, approve_by, state, waiting_groups, starts_at, ends_at, use_by, key)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+			created_at, approve_by, state, waiting_groups, starts_at, ends_at, use_by, key, more_host_ids)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
 		r.id, r.personID, r.hostID, r.terms.PolicyVersion, r.termsText, r.termsHash, r.terms.readers(),
-		r.terms.CreatedAt, r.terms.ApproveBy, r.state, r.waitingGroups(), r.starts, r.ends, r.useBy, r.key)
+		r.terms.CreatedAt, r.terms.ApproveBy, r.state, r.waitingGroups(), r.starts, r.ends, r.useBy, r.key, r.terms.moreHostIDs())
 	if err != nil {
 		return fmt.Errorf("writing request %s: %w", r.id, err)
 	}
@@ -189,7 +192,7 @@ func (r *request) insertDecision(ctx context.Context, tx pgx.Tx, d decision) err
 
 // subject is what events about the request name.
 func (r *request) subject() event.Subject {
-	return event.Subject{RequestID: r.id, PersonID: r.personID, HostID: r.hostID}
+	return event.Subject{RequestID: r.id, PersonID: r.personID, HostID: r.hostID, HostIDs: r.terms.hostIDs()}
 }
 
 // event is an event about the request, under the policy of its terms.

@@ -32,6 +32,12 @@ type Terms struct {
 	PolicyVersion int64       `json:"policy_version,string"`
 	Rule          TermsRule   `json:"rule"`
 
+	// MoreHosts are the others of several, by name, all after Host. Selector is what
+	// was asked for, if not one host by its name: labels with their values. Which
+	// hosts that meant was decided when it was asked.
+	MoreHosts []TermsHost       `json:"more_hosts,omitempty"`
+	Selector  map[string]string `json:"selector,omitempty"`
+
 	Extends   string          `json:"extends,omitempty"`   // the request whose grant this one follows without a gap
 	Emergency *TermsEmergency `json:"emergency,omitempty"` // the grant starts before approval, and is reviewed
 }
@@ -117,6 +123,9 @@ func ParseTerms(text []byte) (Terms, error) {
 		return Terms{}, fmt.Errorf("reading terms: format %q is not %q", t.Format, TermsFormat)
 	}
 	if _, err := t.times(); err != nil {
+		return Terms{}, fmt.Errorf("reading terms: %w", err)
+	}
+	if err := t.checkHosts(); err != nil {
 		return Terms{}, fmt.Errorf("reading terms: %w", err)
 	}
 	return t, nil

@@ -66,7 +66,12 @@ func (s *Service) State(ctx context.Context, c identity.Caller, id string) (api.
 
 // show turns settled requests into what the caller sees in lists.
 func (s *Service) show(ctx context.Context, c identity.Caller, list []*request, now time.Time) ([]api.Request, error) {
-	var ids []string
+	who, err := s.voter(ctx, s.cfg.Pool, c.Person)
+	if err != nil {
+		return nil, err
+	}
+	who = who.at(now)
+	ids := who.delegators()
 	for _, r := range list {
 		ids = append(ids, r.personID)
 		for _, d := range r.decision {
@@ -88,15 +93,10 @@ func (s *Service) show(ctx context.Context, c identity.Caller, list []*request, 
 			people[p.ID] = named(p)
 		}
 	}
-	who, err := s.voter(ctx, s.cfg.Pool, c.Person)
-	if err != nil {
-		return nil, err
-	}
-	who = who.at(now)
 	out := make([]api.Request, len(list))
 	for i, r := range list {
 		out[i] = r.api(people)
-		out[i].Actions = r.actions(who, now)
+		out[i].Actions = r.actions(who, people, now)
 		out[i].Emergency = r.emergency(people, now)
 	}
 	return out, s.addReviewActions(ctx, c, list, out)
@@ -107,7 +107,7 @@ func (r *request) api(people map[string]api.Person) api.Request {
 	t := r.terms
 	out := api.Request{
 		ID: r.id, State: r.state, Requester: people[r.personID],
-		HostID: t.Host.ID, Host: t.Host.Name, Login: t.Login, Duration: t.Duration,
+		HostID: t.Host.ID, Host: t.Host.Name, Hosts: t.apiHosts(), Selector: t.Selector, Login: t.Login, Duration: t.Duration,
 		Reason: t.Reason, Ticket: t.Ticket, NotBefore: t.NotBefore, Rule: t.Rule.Name,
 		Policy: api.PolicyRef{Version: t.PolicyVersion, Hash: t.PolicyHash}, TermsHash: r.termsHash,
 		CreatedAt: t.CreatedAt, ApproveBy: t.ApproveBy,
@@ -138,12 +138,10 @@ func (r *request) api(people map[string]api.Person) api.Request {
 }
 
 // actions says what the caller can do with the settled request, and if not, why.
-func (r *request) actions(who voter, now time.Time) []api.Action {
-	_, approve := r.mayDecide(who, api.Approve)
-	_, deny := r.mayDecide(who, api.Deny)
+func (r *request) actions(who voter, people map[string]api.Person, now time.Time) []api.Action {
 	return []api.Action{
-		action("approve", approve),
-		action("deny", deny),
+		r.deciding(who, api.Approve, people),
+		r.deciding(who, api.Deny, people),
 		action("cancel", r.mayCancel(who.Person)),
 		action("finish", r.mayFinish(who.Person)),
 		action("extend", r.mayExtend(who.Person)),

@@ -69,6 +69,7 @@ func (e Entry) API(withLeaf bool) api.Event {
 	}
 	out.Source = fields.Source
 	out.Request, out.Host, out.Person = fields.Subject.RequestID, fields.Subject.HostID, fields.Subject.PersonID
+	out.Hosts = fields.Subject.HostIDs
 	out.Data = fields.Data
 	if ev, err := e.Event(); err == nil {
 		out.Summary = ev.Data.Summary()
@@ -80,8 +81,8 @@ func (e Entry) API(withLeaf bool) api.Event {
 type Filter struct {
 	Type      string // a type, or a prefix that ends in "."
 	RequestID string
-	PersonID  string // as actor or as subject
-	HostID    string
+	PersonID  string    // as actor or as subject
+	HostID    string    // also as one of several
 	From, To  time.Time // From is within, To is not
 	Before    int64     // only entries with a lower index; 0 means from the newest
 	Limit     int       // 1 to 200; 0 means 50
@@ -107,7 +108,7 @@ func (f Filter) where() (conditions string, args []any) {
 		add("(actor_id = ? OR person_id = ?)", f.PersonID)
 	}
 	if f.HostID != "" {
-		add("host_id = ?", f.HostID)
+		add("(host_id = ? OR data->'subject'->'host_ids' @> to_jsonb(?::text))", f.HostID) // two indexes
 	}
 	if !f.From.IsZero() {
 		add("time >= ?", f.From)

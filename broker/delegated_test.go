@@ -8,6 +8,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/internal/oidctest"
 )
 
 // lend lets somebody decide for another for a day.
@@ -26,6 +27,10 @@ func TestSignedDecisionsOfDelegates(t *testing.T) {
 	dora := s.comes("dora", "interns")
 	s.lend(s.keeper, dora)
 	r := s.ask("root", "vault-1")
+	for _, of := range []string{"me", s.guard.ID} { // they were shown another
+		_, err := s.approvals.Draft(t.Context(), dora, s.signIns[dora.ID], oidctest.ClientID, r.ID, api.DecisionInput{Verdict: api.Approve, For: of})
+		isRefused(t, "for "+of, err, approvals.ErrForAnother)
+	}
 	s.decide(dora, r.ID, api.Approve)
 	s.decide(s.guard, r.ID, api.Approve)
 	s.issue(newKey(t), r.ID)

@@ -43,10 +43,10 @@ type intent struct {
 //  2. The log has the grant, with the terms and decisions that the database has.
 //  3. In one transaction: the grant is the caller's, who has not been removed, its
 //     evidence allows it now, its terms are what the policy gave, the sign-in is as
-//     new as the rule wants it, the host and the login are still there, the key is
-//     the one that the grant is bound to or becomes it (P4) and of a type that the
-//     terms allow, and the limit is not reached; then the serial, the
-//     pre-certificate, the row and the event.
+//     new as the rule wants it, the host is one of the terms', it and the login are
+//     still there, the key is the one that the grant is bound to or becomes it (P4)
+//     and of a type that the terms allow, and the limit is not reached; then the
+//     serial, the pre-certificate, the row and the event.
 //  4. The event has its place in the log (P1).
 //  5. The CA signs, and the certificate is checked against what was decided.
 //
@@ -92,7 +92,7 @@ func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string,
 	}
 	var i intent
 	err = pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) error {
-		i, err = b.intend(ctx, tx, c, requestID, key, started)
+		i, err = b.intend(ctx, tx, c, requestID, in.Host, key, started)
 		return err
 	})
 	if err != nil {
@@ -147,7 +147,7 @@ func (b *Broker) started(ctx context.Context, requestID string) (starts, error) 
 }
 
 // intend decides on a certificate and writes it down.
-func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, requestID string, key ssh.PublicKey, started starts) (intent, error) {
+func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, requestID, wanted string, key ssh.PublicKey, started starts) (intent, error) {
 	g, err := b.cfg.Approvals.LockGrant(ctx, tx, c, requestID)
 	if err != nil {
 		return intent{}, err
@@ -168,7 +168,7 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 	if err := g.CheckSignIn(c.AuthTime, now); err != nil {
 		return intent{}, err
 	}
-	host, err := b.target(ctx, tx, g.Terms)
+	host, err := b.target(ctx, tx, g.Terms, wanted)
 	if err != nil {
 		return intent{}, err
 	}
@@ -182,7 +182,7 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 	if err := certs.CheckKeyType(key, rule.KeyTypes); err != nil {
 		return intent{}, err
 	}
-	serial, err := b.serial(ctx, tx, g.Terms)
+	serial, err := b.serial(ctx, tx, g.Terms, host.ID)
 	if err != nil {
 		return intent{}, err
 	}
@@ -191,7 +191,7 @@ func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, reque
 		return intent{}, approvals.ErrEvidence.With("the terms' certificate lifetime cannot be read")
 	}
 	i := intent{host: host, user: certs.User{
-		Serial: serial, Key: key, Login: g.Terms.Login, HostID: g.Terms.Host.ID, RequestID: g.RequestID, PersonID: c.ID,
+		Serial: serial, Key: key, Login: g.Terms.Login, HostID: host.ID, RequestID: g.RequestID, PersonID: c.ID,
 		SourceAddress: rule.SourceAddress, NoPTY: rule.NoPTY, Forwarding: rule.Forwarding, VerifyRequired: rule.VerifyRequired,
 		Now: now, Lifetime: lifetime, GrantEnds: g.EndsAt,
 	}}
@@ -235,34 +235,22 @@ func decisions(g approvals.Grant) []string {
 	return hashes
 }
 
-// target is the host of the terms, as it is now, held until tx ends.
-func (b *Broker) target(ctx context.Context, tx pgx.Tx, t approvals.Terms) (api.Host, error) {
-	host, err := b.cfg.Hosts.Hold(ctx, tx, t.Host.ID)
-	if errors.Is(err, approvals.ErrUnknownHost) || err == nil && host.ID != t.Host.ID {
-		return api.Host{}, ErrHostGone
-	}
-	if err != nil {
-		return api.Host{}, err
-	}
-	if !slices.Contains(host.Logins, t.Login) {
-		return api.Host{}, ErrLoginGone
-	}
-	return host, nil
-}
-
-// serial is the next certificate's, unless the grant has had as many as it may: one,
-// if it is for single use. They are counted under the grant's lock, so the limit is
-// exact; and what was written down counts, even if its signature then failed.
-func (b *Broker) serial(ctx context.Context, tx pgx.Tx, t approvals.Terms) (uint64, error) {
+// serial is the next certificate's, unless the grant has had as many as it may: one
+// for each host, if it is for single use. They are counted under the grant's lock, so
+// the limit is exact; and what was written down counts, even if its signature then
+// failed.
+func (b *Broker) serial(ctx context.Context, tx pgx.Tx, t approvals.Terms, hostID string) (uint64, error) {
 	var serial uint64
-	var n int
+	var n, here int
 	err := tx.QueryRow(ctx, `
-		SELECT nextval('certificate_serial'), (SELECT count(*) FROM certificates WHERE request_id = $1)`,
-		t.RequestID).Scan(&serial, &n)
+		SELECT nextval('certificate_serial'), count(*), count(*) FILTER (WHERE host_id = $2)
+		FROM certificates WHERE request_id = $1`, t.RequestID, hostID).Scan(&serial, &n, &here)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("allocating a serial: %w", err)
-	case t.Rule.SingleUse && n > 0:
+	case t.Rule.SingleUse && here > 0 && len(t.MoreHosts) > 0:
+		return 0, ErrUsed.With("the grant is for single use on each host, and has been used on this one")
+	case t.Rule.SingleUse && here > 0:
 		return 0, ErrUsed
 	case n >= MaxCertificates:
 		return 0, ErrTooMany.With("this grant has been issued %d certificates, as many as it may have", n)

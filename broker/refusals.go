@@ -19,6 +19,10 @@ var (
 	ErrUsed = refusal.New(refusal.Conflict, "grant-used",
 		"the grant is for single use, and has been used",
 		"keep using the certificate that you have until it ends, or make a new request")
+	ErrWhichHost = refusal.New(refusal.Invalid, "which-host",
+		"the grant is for several hosts, and a certificate is for one", "say for which").On("host")
+	ErrOtherHost = refusal.New(refusal.Denied, "other-host",
+		"the grant is not for this host", "ask for the host that you need").On("host")
 	ErrHostGone = refusal.New(refusal.Conflict, "host-gone",
 		"the host has been removed since you asked for it",
 		"list what you may ask for: sally hosts")

@@ -2,18 +2,16 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
-	"sallyport/approvals"
 	"sallyport/approvals/identity"
 )
 
-// Request is approvals.Get with the certificates, and with what the host has to
+// Request is approvals.Get with the certificates, and with what the hosts have to
 // say about the caller's "connect" action.
 func (b *Broker) Request(ctx context.Context, c identity.Caller, id string) (api.Request, error) {
 	r, err := b.cfg.Approvals.Get(ctx, c, id)
@@ -23,6 +21,7 @@ func (b *Broker) Request(ctx context.Context, c identity.Caller, id string) (api
 	if r.Certificates, err = b.certificates(ctx, id); err != nil {
 		return api.Request{}, err
 	}
+	countCertificates(r)
 	i := slices.IndexFunc(r.Actions, func(a api.Action) bool { return a.Name == "connect" })
 	if i < 0 || !r.Actions[i].Allowed {
 		return r, nil
@@ -33,22 +32,6 @@ func (b *Broker) Request(ctx context.Context, c identity.Caller, id string) (api
 	}
 	r.Actions[i].Allowed, r.Actions[i].Why = why == "", why
 	return r, nil
-}
-
-// cannotConnect says why a grant that is good yields no certificate, if so.
-func (b *Broker) cannotConnect(ctx context.Context, r api.Request) (string, error) {
-	host, err := b.cfg.Hosts.Get(ctx, r.HostID)
-	switch {
-	case errors.Is(err, approvals.ErrUnknownHost):
-		return ErrHostGone.Detail, nil
-	case err != nil:
-		return "", err
-	case !slices.Contains(host.Logins, r.Login):
-		return ErrLoginGone.Detail, nil
-	case len(r.Certificates) >= MaxCertificates:
-		return ErrTooMany.Detail, nil
-	}
-	return "", nil
 }
 
 // certificates are those of one request, oldest first.

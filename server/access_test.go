@@ -44,6 +44,8 @@ func TestP10_WhoMayDoWhat(t *testing.T) {
 		{"POST", "/api/v1/hosts/%s/certificate", "", host, []int{401, 403, 403, 403, 403, 201}},
 		{"POST", "/api/v1/requests", `{"host":"db-1","login":"dba","reason":"x"}`, none, []int{401, 201, 404, 404, 404, 404}},
 		{"POST", "/api/v1/requests?dry_run=true", `{"host":"db-1","login":"dba","reason":"x"}`, none, []int{401, 200, 404, 404, 404, 404}},
+		{"POST", "/api/v1/requests?dry_run=true", `{"selector":{"class":"database"},"login":"dba","reason":"x"}`, none, []int{401, 200, 404, 404, 404, 404}},
+		{"POST", "/api/v1/requests?dry_run=true", `{"selector":{"class":"database"},"host":"db-1","login":"dba","reason":"x"}`, none, []int{401, 422, 422, 422, 422, 422}},
 		{"GET", "/api/v1/requests", "", none, []int{401, 200, 200, 200, 200, 200}},
 		{"GET", "/api/v1/requests/%s", "", request, []int{401, 200, 404, 200, 200, 200}},
 		{"POST", "/api/v1/requests/%s/decisions", `{"verdict":"approve"}`, request, []int{401, 403, 404, 200, 403, 403}},

@@ -29,6 +29,15 @@ var functions = template.FuncMap{
 	"sentence": sentence,
 	"args":     args,
 	"within":   within,
+	"others":   others,
+}
+
+// others is how many hosts a thing is about besides the one it names, if it says so.
+func others(of any) int {
+	if several, ok := of.(interface{ Others() int }); ok {
+		return several.Others()
+	}
+	return 0
 }
 
 // icons by name, from the folder icons: 16 by 16, drawn with lines of the
@@ -71,6 +80,9 @@ var states = map[string]struct{ word, icon string }{
 	"cancelled": {"Cancelled", "cancelled"},
 	"expired":   {"Expired", "expired"},
 	"removed":   {"Removed", "signout"},
+	"planned":   {"Planned", "arrow"},
+	"running":   {"Running", "delegate"},
+	"over":      {"Over", "over"},
 	"sealed":    {"Sealed", "sealed"},
 	"open":      {"Open", "open"},
 }

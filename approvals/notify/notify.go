@@ -43,6 +43,8 @@ const (
 	ReviewDue        Kind = "review.due"        // an emergency waits for its review
 	ReviewOverdue    Kind = "review.overdue"    // it has not been reviewed in time
 	ReviewGiven      Kind = "review.given"      // it has been reviewed: nobody needs to look
+	DelegationMade   Kind = "delegation.made"   // somebody may decide for another for a while
+	DelegationEnded  Kind = "delegation.ended"  // no more, before its time
 	DeliveryFailed   Kind = "message.failed"    // people could not be told of something
 	Test             Kind = "test"              // an operator tries a channel
 )
@@ -59,6 +61,8 @@ type Notice struct {
 	By        string    `json:"by,omitempty"`     // the person who did it, and need not be told
 	Due       time.Time `json:"due"`              // it is spread then, if it has not been overtaken
 	Failure   *Failure  `json:"failure,omitempty"`
+
+	DelegationID string `json:"delegation_id,omitempty"`
 }
 
 // Failure is what a notice of kind DeliveryFailed is about.
@@ -76,6 +80,8 @@ type Message struct {
 	Request *api.Request // as it is now; nil if the notice is about none
 	Failure *Failure
 	To      *mail.Address // the one addressee; nil: the channel's own
+
+	Delegation *api.Delegation // as it is now; nil if the notice is about none
 }
 
 // Channel delivers messages. Implementations are safe for concurrent use.

@@ -47,10 +47,12 @@ func overtaken(n Notice, r api.Request, now time.Time) bool {
 	return false
 }
 
-// decided reports whether the person has decided on the request, and so need not
-// be told that it waits.
+// decided reports whether the person has decided on the request, or somebody has
+// for them, and so need not be told that it waits.
 func decided(r api.Request, personID string) bool {
-	return slices.ContainsFunc(r.Decisions, func(d api.Decision) bool { return d.Approver.ID == personID })
+	return slices.ContainsFunc(r.Decisions, func(d api.Decision) bool {
+		return d.Approver.ID == personID || d.OnBehalfOf != nil && d.OnBehalfOf.ID == personID && !d.Void
+	})
 }
 
 // excluded reports whether the person is not told of the notice although they are

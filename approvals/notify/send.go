@@ -10,8 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
-
-	"sallyport/api"
 )
 
 // MaxAttempts is how often a message is tried, over about two hours.
@@ -32,14 +30,14 @@ func (d *Desk) send(ctx context.Context, job messageJob) error {
 		return err
 	}
 	n := job.Notice
-	r, err := d.story(ctx, n)
+	about, err := d.story(ctx, n)
 	if err != nil {
 		return err
 	}
-	if r != nil && overtaken(n, *r, d.cfg.Clock.Now()) {
+	if about.overtaken(n, d.cfg.Clock.Now()) {
 		return d.end(ctx, n, m, "dropped", "")
 	}
-	err = d.attempt(ctx, n, m, r)
+	err = d.attempt(ctx, n, m, about)
 	// The attempt has been made: that the process is stopping must not hide its outcome.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -63,12 +61,13 @@ func (d *Desk) send(ctx context.Context, job messageJob) error {
 // errGone says that the addressee has been removed, and is told nothing any more.
 var errGone = errors.New("the person has been removed")
 
-func (d *Desk) attempt(ctx context.Context, n Notice, m message, r *api.Request) error {
+func (d *Desk) attempt(ctx context.Context, n Notice, m message, about story) error {
 	channel, ok := d.cfg.Setup.channels[m.Channel]
 	if !ok {
 		return permanent{errors.New("the channel is no longer configured")}
 	}
-	out := Message{ID: m.ID, At: d.cfg.Clock.Now(), Kind: n.Kind, Link: d.link(n), Request: r, Failure: n.Failure}
+	out := Message{ID: m.ID, At: d.cfg.Clock.Now(), Kind: n.Kind, Link: d.link(n),
+		Request: about.request, Delegation: about.delegation, Failure: n.Failure}
 	if m.PersonID != "" {
 		p, err := d.cfg.People.Person(ctx, m.PersonID)
 		if err != nil {

@@ -32,14 +32,14 @@ func (d *Desk) spread(ctx context.Context, n Notice) error {
 	if err := d.wait(n.Due); err != nil {
 		return err
 	}
-	r, err := d.story(ctx, n)
+	about, err := d.story(ctx, n)
 	if err != nil {
 		return err
 	}
-	if r != nil && overtaken(n, *r, d.cfg.Clock.Now()) {
+	if about.overtaken(n, d.cfg.Clock.Now()) {
 		return nil
 	}
-	to, problems, err := d.recipients(ctx, n, r)
+	to, problems, err := d.recipients(ctx, n, about)
 	if err != nil {
 		return err
 	}
@@ -75,19 +75,27 @@ func (d *Desk) spread(ctx context.Context, n Notice) error {
 	return nil
 }
 
-// story is the request that the notice is about, or nil.
-func (d *Desk) story(ctx context.Context, n Notice) (*api.Request, error) {
-	if n.RequestID == "" {
-		return nil, nil
+// story is what a notice is about, as it is now. What it is not about is nil.
+type story struct {
+	request    *api.Request
+	delegation *api.Delegation
+}
+
+func (d *Desk) story(ctx context.Context, n Notice) (about story, err error) {
+	switch {
+	case n.RequestID != "":
+		var r api.Request
+		r, err = d.cfg.Source.Story(ctx, n.RequestID)
+		about.request = &r
+	case n.DelegationID != "":
+		var l api.Delegation
+		l, err = d.cfg.Source.Delegation(ctx, n.DelegationID)
+		about.delegation = &l
 	}
-	r, err := d.cfg.Source.Story(ctx, n.RequestID)
 	if refused := refusal.As(err); refused != nil && refused.Kind != refusal.Unavailable {
-		return nil, river.JobCancel(err) // another attempt would find the same
+		err = river.JobCancel(err) // another attempt would find the same
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &r, nil
+	return about, err
 }
 
 // recipients are those who are told of the notice:
@@ -95,11 +103,14 @@ func (d *Desk) story(ctx context.Context, n Notice) (*api.Request, error) {
 //  1. of what settles earlier messages: whoever was told by them;
 //  2. of all else: the channels of its groups, and each member of a group where
 //     the channel is personal, without those who know already;
-//  3. the requester, of what becomes of the request and that access ends soon;
-//  4. the operators, of what concerns everybody.
+//  3. of a request to decide, those who can decide for a member, too;
+//  4. the requester, of what becomes of the request and that access ends soon;
+//  5. of a delegation, the two whom it names;
+//  6. the operators, of what concerns everybody.
 //
 // What keeps somebody from being told is returned as problems.
-func (d *Desk) recipients(ctx context.Context, n Notice, r *api.Request) ([]recipient, []Failure, error) {
+func (d *Desk) recipients(ctx context.Context, n Notice, about story) ([]recipient, []Failure, error) {
+	r := about.request
 	var to []recipient
 	var problems []Failure
 	if kinds := followsUp(n.Kind); len(kinds) > 0 {
@@ -134,6 +145,7 @@ func (d *Desk) recipients(ctx context.Context, n Notice, r *api.Request) ([]reci
 			to = append(to, recipient{route.channel, p.ID})
 		}
 	}
+	to = append(to, d.standIns(n, about)...)
 	if channel := d.cfg.Setup.requester; r != nil && channel != "" && tellsRequester(n, *r) && r.Requester.Email != "" {
 		to = append(to, recipient{channel, r.Requester.ID})
 	}

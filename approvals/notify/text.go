@@ -34,13 +34,15 @@ func (m Message) headline() string {
 		}
 	case Test:
 		text = "Test message from Sallyport"
+	case DelegationMade, DelegationEnded:
+		text = m.delegated()
 	}
 	return oneLine(text, maxHeadline)
 }
 
 func about(kind Kind, r api.Request, drill bool) string {
 	// Short, so that a long name cannot push what it is about out of sight.
-	who, where := oneLine(r.Requester.Name, 60), r.Login+"@"+r.Host
+	who, where := oneLine(r.Requester.Name, 60), r.Where()
 	text := ""
 	switch kind {
 	case Waiting:
@@ -98,16 +100,22 @@ func (m Message) facts() []fact {
 	if m.Kind == Test {
 		add("Sent", instant(m.At))
 	}
+	for _, f := range m.delegationFacts() {
+		add(f.Label, f.Value)
+	}
 	r := m.Request
 	if r == nil {
 		return out
 	}
-	who := r.Requester.Name
-	if r.Requester.Email != "" && r.Requester.Email != who {
-		who += " <" + r.Requester.Email + ">"
+	add("Who", address(r.Requester))
+	add("Where", r.Where())
+	if r.Others() > 0 {
+		var names []string
+		for _, h := range r.Hosts {
+			names = append(names, h.Name)
+		}
+		add(fmt.Sprintf("All %d hosts", len(names)), strings.Join(names, ", "))
 	}
-	add("Who", who)
-	add("Where", r.Login+"@"+r.Host)
 	add("How long", r.Duration)
 	if r.NotBefore != nil {
 		add("From", instant(*r.NotBefore))
@@ -144,11 +152,13 @@ func needs(r api.Request) string {
 		part := fmt.Sprintf("%d from %s", slot.Count-slot.Filled, strings.Join(slot.Groups, " or "))
 		var names []string
 		for _, p := range slot.People {
-			if len(names) == maxNames {
-				names = append(names, fmt.Sprintf("%d more", len(slot.People)-maxNames))
-				break
-			}
 			names = append(names, oneLine(p.Name, 60))
+		}
+		for _, d := range slot.Delegates {
+			names = append(names, standsIn(d.Person, &d.For))
+		}
+		if more := len(names) - maxNames; more > 0 {
+			names = append(names[:maxNames], fmt.Sprintf("%d more", more))
 		}
 		if len(names) > 0 {
 			part += " (" + strings.Join(names, ", ") + ")"
@@ -161,7 +171,7 @@ func needs(r api.Request) string {
 func deciders(r api.Request) string {
 	var parts []string
 	for _, d := range r.Decisions {
-		part := oneLine(d.Approver.Name, 60)
+		part := standsIn(d.Approver, d.OnBehalfOf)
 		if d.Verdict == api.Deny {
 			part += ", who denied it"
 		}
@@ -182,6 +192,8 @@ func (m Message) call() string {
 		return "Review it"
 	case GrantEnding:
 		return "Extend or finish"
+	case DelegationMade, DelegationEnded:
+		return "See your delegations"
 	case DeliveryFailed:
 		return "See what failed"
 	}

@@ -130,3 +130,53 @@ func TestOneLine(t *testing.T) {
 		}
 	}
 }
+
+// Whoever decides for somebody is named with them.
+func TestMessagesSayForWhom(t *testing.T) {
+	t.Parallel()
+	arne, dora := api.Person{ID: "per-000000000002", Name: "Arne", Email: "arne@example.com"}, api.Person{ID: "per-000000000003", Name: "Dora"}
+	r := asked()
+	r.Approvers[0].Delegates = []api.Delegate{{Person: dora, For: arne}}
+	if got := needs(r); got != "1 from approvers or leads (Arne, Dora for Arne)" {
+		t.Errorf("needs %q", got)
+	}
+	for range maxNames {
+		r.Approvers[0].Delegates = append(r.Approvers[0].Delegates, api.Delegate{Person: dora, For: arne})
+	}
+	if got := needs(r); !strings.HasSuffix(got, "Dora for Arne, 2 more)") {
+		t.Errorf("needs %q", got)
+	}
+	r.State = api.Denied
+	r.Decisions = []api.Decision{{Approver: dora, OnBehalfOf: &arne, Verdict: api.Deny, Comment: "no"}}
+	if got := deciders(r); got != "Dora for Arne, who denied it: no" {
+		t.Errorf("decided by %q", got)
+	}
+	if got := payload(messageOf(Closed, r)).Data.Request.Decisions[0].OnBehalfOf; got == nil || got.ID != arne.ID {
+		t.Errorf("the webhook says for %v", got)
+	}
+	// Nobody is asked for whom somebody has decided, unless it counts no more.
+	if n := (Notice{Kind: Waiting}); !excluded(n, r, arne.ID) {
+		t.Error("who was decided for is asked")
+	}
+	r.Decisions[0].Void = true
+	if n := (Notice{Kind: Waiting}); excluded(n, r, arne.ID) || !excluded(n, r, dora.ID) {
+		t.Error("a decision that counts no more takes away the delegator's say, or does not take away its giver's")
+	}
+
+	// A name cannot look like another fact, nor push out what it is about.
+	l := api.Delegation{State: "running", Delegate: api.Person{Name: "Dora\nFor: Mallory " + strings.Repeat("x", 100), Email: "dora@example.com"}, Delegator: arne, MadeBy: arne,
+		Groups: []string{"approvers"}, From: noon, Until: soon, Reason: "on\r\nleave"}
+	m := Message{At: noon, Kind: DelegationMade, Delegation: &l}
+	if got := m.headline(); strings.ContainsAny(got, "\r\n") || !strings.HasSuffix(got, "decides for Arne until Sat 21 Nov 2026, 12:30 UTC") {
+		t.Errorf("headline %q", got)
+	}
+	l.State = "planned"
+	if got := m.headline(); !strings.HasSuffix(got, "will decide for Arne from Sat 21 Nov 2026, 12:00 UTC") {
+		t.Errorf("headline %q", got)
+	}
+	for _, f := range m.facts() {
+		if strings.ContainsAny(f.Value, "\r\n") {
+			t.Errorf("fact %q", f)
+		}
+	}
+}

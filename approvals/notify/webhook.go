@@ -42,6 +42,7 @@ type PayloadTarget struct {
 	Requester api.Person     `json:"requester"`
 	HostID    string         `json:"host_id"`
 	Host      string         `json:"host"`
+	Hosts     []PayloadHost  `json:"hosts,omitempty"` // all of them, if there are several
 	Login     string         `json:"login"`
 	Duration  string         `json:"duration"`
 	Reason    string         `json:"reason,omitempty"`
@@ -55,12 +56,20 @@ type PayloadTarget struct {
 	Decisions []PayloadSaid  `json:"decisions,omitempty"`
 }
 
+// PayloadHost is one of several hosts.
+type PayloadHost struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
 // PayloadSaid is a decision without what proves it.
 type PayloadSaid struct {
 	Approver api.Person  `json:"approver"`
 	Verdict  api.Verdict `json:"verdict"`
 	Comment  string      `json:"comment,omitempty"`
 	At       time.Time   `json:"at"`
+
+	OnBehalfOf *api.Person `json:"on_behalf_of,omitempty"` // for whom, by a delegation
 }
 
 // Send implements Channel.
@@ -86,8 +95,13 @@ func payload(m Message) Payload {
 			Host: r.Host, Login: r.Login, Duration: r.Duration, Reason: r.Reason, Ticket: r.Ticket,
 			CreatedAt: r.CreatedAt, ApproveBy: r.ApproveBy, StartsAt: r.StartsAt, EndsAt: r.EndsAt,
 			Emergency: r.Emergency}
+		if r.Others() > 0 {
+			for _, h := range r.Hosts {
+				p.Data.Request.Hosts = append(p.Data.Request.Hosts, PayloadHost{h.ID, h.Name})
+			}
+		}
 		for _, d := range r.Decisions {
-			p.Data.Request.Decisions = append(p.Data.Request.Decisions, PayloadSaid{d.Approver, d.Verdict, d.Comment, d.At})
+			p.Data.Request.Decisions = append(p.Data.Request.Decisions, PayloadSaid{d.Approver, d.Verdict, d.Comment, d.At, d.OnBehalfOf})
 		}
 		if r.State == api.Requested {
 			p.Data.Request.Waiting = open(*r)

@@ -66,11 +66,13 @@ type RequestCreated struct {
 	Emergency bool   `json:"emergency,omitempty"`
 	Drill     bool   `json:"drill,omitempty"`   // with Emergency: a rehearsal
 	Extends   string `json:"extends,omitempty"` // the request whose grant it is to follow
+
+	Hosts []string `json:"hosts,omitempty"` // names of all, Host first, if there are several
 }
 
 func (RequestCreated) EventType() (string, int) { return "request.created", 1 }
 func (d RequestCreated) Summary() string {
-	said := fmt.Sprintf("asked for %s@%s for %s", d.Login, d.Host, d.Duration)
+	said := fmt.Sprintf("asked for %s@%s for %s", d.Login, named(d.Host, d.Hosts), d.Duration)
 	if d.Emergency {
 		said += ", as " + emergency(d.Drill)
 	}
@@ -80,9 +82,17 @@ func (d RequestCreated) Summary() string {
 	return said
 }
 
+// named is one host, or how many more there are.
+func named(host string, hosts []string) string {
+	if len(hosts) > 1 {
+		return fmt.Sprintf("%s and %d more", host, len(hosts)-1)
+	}
+	return host
+}
+
 // RequestRefused records an ask that the policy did not allow to be made.
 type RequestRefused struct {
-	Host   string `json:"host"`
+	Host   string `json:"host"` // as it was asked for: a name, an id, or labels with their values
 	Login  string `json:"login"`
 	Code   string `json:"code"`
 	Reason string `json:"reason"`

@@ -19,11 +19,12 @@ type EmergencyStarted struct {
 	Told         []string  `json:"told"`          // groups whose members are told at once
 	ReviewGroups []string  `json:"review_groups"` // groups whose members may review it
 	ReviewBy     time.Time `json:"review_by"`
+	Hosts        []string  `json:"hosts,omitempty"` // names of all, Host first, if there are several
 }
 
 func (EmergencyStarted) EventType() (string, int) { return "emergency.started", 1 }
 func (d EmergencyStarted) Summary() string {
-	return fmt.Sprintf("opened %s@%s before approval, as %s; %s must review it by %s", d.Login, d.Host,
+	return fmt.Sprintf("opened %s@%s before approval, as %s; %s must review it by %s", d.Login, named(d.Host, d.Hosts),
 		emergency(d.Drill), strings.Join(d.ReviewGroups, " or "), d.ReviewBy.Format("2006-01-02 15:04 MST"))
 }
 

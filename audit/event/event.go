@@ -43,6 +43,8 @@ type Subject struct {
 	RequestID string `json:"request_id,omitempty"`
 	PersonID  string `json:"person_id,omitempty"` // whom it concerns, if not the actor alone
 	HostID    string `json:"host_id,omitempty"`
+	// HostIDs are all hosts, HostID first, if the event is about several.
+	HostIDs []string `json:"host_ids,omitempty"`
 }
 
 // Event is one record before it is encoded.

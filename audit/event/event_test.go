@@ -323,3 +323,22 @@ func FuzzDecode(f *testing.F) {
 		e.Data.Summary()
 	})
 }
+
+// What is about several hosts says so, in one more field: what is about one is
+// written as it always was.
+func TestSubjectOfSeveralHosts(t *testing.T) {
+	t.Parallel()
+	e := sample(GrantEnded{Reason: "time"})
+	one, err := e.Encode()
+	if err != nil || strings.Contains(string(one), "host_ids") {
+		t.Fatalf("%s, %v", one, err)
+	}
+	e.Subject.HostIDs = []string{"host-7k3m9q2x4f8h", "host-000000000001"}
+	several, err := e.Encode()
+	if err != nil || !strings.Contains(string(several), `"host_id":"host-7k3m9q2x4f8h","host_ids":["host-7k3m9q2x4f8h","host-000000000001"]}`) {
+		t.Fatalf("%s, %v", several, err)
+	}
+	if back, err := Decode(several); err != nil || !slices.Equal(back.Subject.HostIDs, e.Subject.HostIDs) {
+		t.Errorf("%+v, %v", back.Subject, err)
+	}
+}

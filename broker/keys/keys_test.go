@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -297,7 +298,9 @@ func sshAgent(t *testing.T, socket string) (stop func()) {
 	t.Cleanup(stop)
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		if _, err := os.Stat(socket); err == nil {
+		// The socket is there before anybody listens on it.
+		if c, err := net.Dial("unix", socket); err == nil {
+			c.Close()
 			return stop
 		}
 		if time.Now().After(deadline) {

@@ -126,6 +126,8 @@ func brokerCommand(ts *testscript.TestScript, neg bool, args []string) {
 		set(func() { b.ContinueAt = args[1] })
 	case "in-browser": // broker in-browser VERDICT: what the person decides there
 		set(func() { b.InBrowser = api.Verdict(args[1]) })
+	case "other-host":
+		set(func() { b.OtherHost = true })
 	case "spoil":
 		set(func() { b.Spoil = spoils[args[1]] })
 	case "counts": // broker counts REFRESHES REUSES REVOKED

@@ -197,12 +197,17 @@ func (e *terminal) login(p *person) {
 
 // ssh logs in with what `sally cert` wrote, by the machine's own ssh.
 func (e *terminal) ssh(h *house, dir, login, host string) (string, error) {
+	return e.sshWith(h, dir, "db-1", login, host)
+}
+
+// sshWith is ssh with what was written for the host named of.
+func (e *terminal) sshWith(h *house, dir, of, login, host string) (string, error) {
 	at := h.hosts[host].Addr()
 	ip, port, _ := strings.Cut(at, ":")
 	out, err := exec.Command("ssh", "-F", filepath.Join(e.home, dir, "ssh_config"), "-o", "BatchMode=yes",
 		"-o", "HostName="+ip, "-o", "Port="+port, "-o", "HostKeyAlias="+h.hostID(e.t, host),
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-		"-l", login, "db-1", "id").CombinedOutput()
+		"-l", login, of, "id").CombinedOutput()
 	return string(out), err
 }
 

@@ -14,15 +14,21 @@ import (
 // The main job by sally alone, in a terminal: see testdata/terminal.
 func TestTerminal(t *testing.T) {
 	t.Parallel()
+	h := newHouse(t, policy)
+	h.addHost("web-1", map[string]string{"class": "web", "env": "test"}, "web", "dba", "root")
+	h.addHost("db-1", map[string]string{"class": "database", "env": "test"}, "dba", "web", "root")
+	runTerminal(t, h, "testdata/terminal")
+}
+
+// runTerminal runs the scripts in the folder, in which people use sally.
+func runTerminal(t *testing.T, h *house, dir string) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHouse(t, policy)
-	h.addHost("web-1", map[string]string{"class": "web", "env": "test"}, "web", "dba", "root")
-	h.addHost("db-1", map[string]string{"class": "database", "env": "test"}, "dba", "web", "root")
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/terminal",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
@@ -31,8 +37,9 @@ func TestTerminal(t *testing.T) {
 			e.Setenv("PATH", programs.dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			// $BROWSER is this binary, which signs the person of the moment in.
 			e.Setenv("BROWSER", self)
-			e.Setenv("DB_1", h.hosts["db-1"].Addr())
-			e.Setenv("WEB_1", h.hosts["web-1"].Addr())
+			for name, host := range h.hosts { // DB_1 and so on
+				e.Setenv(strings.ToUpper(strings.ReplaceAll(name, "-", "_")), host.Addr())
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -63,16 +70,25 @@ func TestTerminal(t *testing.T) {
 					ts.Fatalf("%s ended with %s, want %s", args[1], code, args[0])
 				}
 			},
-			// request NAME: keeps the request id that the last command printed in $NAME.
-			"request": func(ts *testscript.TestScript, _ bool, args []string) {
-				id := requestID.FindString(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
-				if id == "" {
-					ts.Fatalf("the last command named no request")
-				}
-				ts.Setenv(args[0], id)
-			},
+			// request NAME: keeps the request id that the last command printed in $NAME,
+			// and delegation NAME that of a delegation.
+			"request":    keepID(requestID),
+			"delegation": keepID(delegationID),
 		},
 	})
 }
 
-var requestID = regexp.MustCompile(`req-[0-9a-hjkmnp-tv-z]{12}`)
+func keepID(id *regexp.Regexp) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, _ bool, args []string) {
+		found := id.FindString(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
+		if found == "" {
+			ts.Fatalf("the last command named none")
+		}
+		ts.Setenv(args[0], found)
+	}
+}
+
+var (
+	requestID    = regexp.MustCompile(`req-[0-9a-hjkmnp-tv-z]{12}`)
+	delegationID = regexp.MustCompile(`del-[0-9a-hjkmnp-tv-z]{12}`)
+)

@@ -26,7 +26,9 @@ type target struct {
 // askPage is the form for a new request, and the step that confirms it.
 type askPage struct {
 	Search   string
-	Target   string // login@host
+	Target   string // login@host, or severalHosts
+	Login    string // for several hosts
+	Selector string // for several hosts: their labels, as api.ParseSelector reads them
 	Duration string // one of the choices, empty for the rule's default, or "other"
 	Other    string // a Go duration, for "other"
 	Reason   string
@@ -44,6 +46,7 @@ type askPage struct {
 // previewView is what would happen to the request, had it been sent.
 type previewView struct {
 	Login, Host         string
+	Hosts               []api.RequestHost
 	Rule                string
 	Duration            string
 	MaxDuration         string // as far as known
@@ -72,14 +75,14 @@ func (a askPage) Chosen() *target {
 	return &a.Targets[i]
 }
 
-// Fault is the refusal of one field of the form, or nil. The API's host and
-// login are one field here.
+// Fault is the refusal of one field of the form, or nil. The API's host, selector
+// and login are one field here.
 func (a askPage) Fault(field string) *api.Problem {
 	if a.Problem == nil || len(a.Problem.Errors) == 0 {
 		return nil
 	}
 	at := a.Problem.Errors[0].Location
-	if at == field || field == "target" && (at == "host" || at == "login") {
+	if at == field || field == "target" && (at == "host" || at == "login" || at == "selector") {
 		return a.Problem
 	}
 	return nil
@@ -96,15 +99,22 @@ func (a askPage) Faulty() bool {
 // input is the form as the approvals room wants it.
 func (a askPage) input() (api.RequestInput, error) {
 	login, host, ok := strings.Cut(a.Target, "@")
-	if !ok {
+	var selector map[string]string
+	var err error
+	switch {
+	case a.Several():
+		login = a.Login
+		if selector, err = a.several(); err != nil {
+			return api.RequestInput{}, err
+		}
+	case !ok:
 		return api.RequestInput{}, errNoTarget
 	}
-	in := api.RequestInput{Host: host, Login: login, Duration: a.Duration, Reason: a.Reason, Ticket: a.Ticket,
+	in := api.RequestInput{Host: host, Selector: selector, Login: login, Duration: a.Duration, Reason: a.Reason, Ticket: a.Ticket,
 		Emergency: a.Emergency != "", Drill: a.Emergency == "drill"}
 	if a.Duration == "other" {
 		in.Duration = a.Other
 	}
-	var err error
 	in.NotBefore, err = a.Start.at()
 	return in, err
 }
@@ -113,11 +123,14 @@ func (a askPage) input() (api.RequestInput, error) {
 func askFrom(form url.Values) askPage {
 	field := func(name string) string { return strings.TrimSpace(form.Get(name)) }
 	a := askPage{
-		Search: field("q"), Target: field("target"), Duration: field("duration"), Other: field("other"),
+		Search: field("q"), Target: field("target"), Login: field("login"), Selector: field("selector"), Duration: field("duration"), Other: field("other"),
 		Reason: field("reason"), Ticket: field("ticket"), Start: startFrom(form),
 	}
 	if e := field("emergency"); e == "yes" || e == "drill" {
 		a.Emergency = e
+	}
+	if a.Target == "" && a.Selector != "" {
+		a.Target = severalHosts
 	}
 	if a.Target == "" && form.Has("host") && form.Has("login") {
 		a.Target = field("login") + "@" + field("host")
@@ -128,8 +141,8 @@ func askFrom(form url.Values) askPage {
 	return a
 }
 
-// newRequest shows the form, prefilled by the address: host, login, duration,
-// reason, ticket, not_before.
+// newRequest shows the form, prefilled by the address: host or selector, login,
+// duration, reason, ticket, not_before.
 func (p *Pages) newRequest(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
 	a := askFrom(r.URL.Query())
 	if host := r.URL.Query().Get("host"); a.Target == "" && a.Search == "" && host != "" {
@@ -231,6 +244,9 @@ func (p *Pages) lookAhead(r *http.Request, c identity.Caller, a *askPage) error 
 		return err
 	}
 	a.Preview = &previewView{Login: in.Login, Host: in.Host, Missing: problem.From(err)}
+	if a.Several() {
+		return nil // of which rule and approvers, no single host says
+	}
 	host, err := p.cfg.Broker.Host(r.Context(), c, in.Host)
 	if err != nil {
 		return nil // the refusal says enough
@@ -245,7 +261,7 @@ func (p *Pages) lookAhead(r *http.Request, c identity.Caller, a *askPage) error 
 
 func previewOf(pre api.Preview) *previewView {
 	return &previewView{
-		Login: pre.Login, Host: pre.Host.Name, Rule: pre.Rule, Duration: pre.Duration, Automatic: pre.Automatic,
+		Login: pre.Login, Host: pre.Host.Name, Hosts: pre.Hosts, Rule: pre.Rule, Duration: pre.Duration, Automatic: pre.Automatic,
 		Slots: slotViews(pre.Approvers), ApproveBy: &pre.ApproveBy, NotBefore: pre.NotBefore, StartWithin: pre.StartWithin,
 		CertificateLifetime: pre.CertificateLifetime,
 		Emergency:           pre.Emergency,

@@ -70,7 +70,7 @@ func TestTheDecidePage(t *testing.T) {
 	if !strings.Contains(b.page, providerPage) {
 		t.Errorf("the button led to %s", b.page)
 	}
-	if in, ok := h.inputs[len(h.inputs)-1].(api.DecisionInput); !ok || in != (api.DecisionInput{Verdict: api.Deny, Comment: "not <now>", TermsHash: r.TermsHash}) {
+	if in, ok := h.inputs[len(h.inputs)-1].(api.DecisionInput); !ok || in != (api.DecisionInput{Verdict: api.Deny, Comment: "not <now>", TermsHash: r.TermsHash, For: "me"}) {
 		t.Errorf("decided: %+v", h.inputs)
 	}
 	// Who cannot decide is told why, and gets no button.

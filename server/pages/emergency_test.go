@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -88,7 +89,7 @@ func TestEmergencyWithoutScript(t *testing.T) {
 		}
 		erin.press(button, nil)
 		asked := h.inputs[len(h.inputs)-1].(api.RequestInput)
-		if want := (api.RequestInput{Host: "db-1", Login: "dba", Reason: "the primary is down", Emergency: true, Drill: drill}); asked != want {
+		if want := (api.RequestInput{Host: "db-1", Login: "dba", Reason: "the primary is down", Emergency: true, Drill: drill}); !reflect.DeepEqual(asked, want) {
 			t.Errorf("asked for %+v, want %+v", asked, want)
 		}
 		contains(t, erin.page, "The door is open: log in now", "sally ssh dba@db-1", ">"+word+"</span>", "Not reviewed",

@@ -7,6 +7,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -119,7 +120,7 @@ func TestTheWholeWayWithoutScript(t *testing.T) {
 	erin.press(">Send request</button>", nil)
 	contains(t, erin.page, "Waiting for approval", "Cancel this request", "0 of 1 from approvers")
 	asked := h.inputs[len(h.inputs)-1].(api.RequestInput)
-	if want := (api.RequestInput{Host: "db-1", Login: "dba", Duration: "45m", Reason: "look at the locks", Ticket: "INC-7"}); asked != want {
+	if want := (api.RequestInput{Host: "db-1", Login: "dba", Duration: "45m", Reason: "look at the locks", Ticket: "INC-7"}); !reflect.DeepEqual(asked, want) {
 		t.Errorf("asked for %+v, want %+v", asked, want)
 	}
 
@@ -132,7 +133,7 @@ func TestTheWholeWayWithoutScript(t *testing.T) {
 	contains(t, ada.page, "Your decision")
 	ada.press("<span>Approve</span>", url.Values{"comment": {"go ahead"}})
 	decided := h.inputs[len(h.inputs)-1].(api.DecisionInput)
-	if want := (api.DecisionInput{Verdict: api.Approve, Comment: "go ahead", TermsHash: h.asked[0].TermsHash}); decided != want {
+	if want := (api.DecisionInput{Verdict: api.Approve, Comment: "go ahead", TermsHash: h.asked[0].TermsHash, For: "me"}); decided != want {
 		t.Errorf("decided %+v, want %+v", decided, want)
 	}
 

@@ -38,6 +38,8 @@ type house struct {
 	leaves []audit.Entry
 	inputs []any // what was asked of the house, in order
 	refuse error // answers every change, if set
+	lent   []api.Delegation
+	behalf map[string]*api.Delegate // by request, who decides on it, and verdict
 }
 
 var (
@@ -205,7 +207,7 @@ func (h *house) saw(in any) error {
 }
 
 func (h *house) Preview(_ context.Context, c identity.Caller, in api.RequestInput) (api.Preview, error) {
-	host, err := h.find(in.Host)
+	host, all, err := h.selected(in)
 	if err != nil {
 		return api.Preview{}, err
 	}
@@ -222,7 +224,7 @@ func (h *house) Preview(_ context.Context, c identity.Caller, in api.RequestInpu
 		return api.Preview{}, errNoReason
 	}
 	e, err := h.emergency(rule, in)
-	return api.Preview{Host: host, Login: in.Login, Rule: rule.Rule, Duration: d.String(), Automatic: rule.Automatic,
+	return api.Preview{Host: host, Hosts: all, Login: in.Login, Rule: rule.Rule, Duration: d.String(), Automatic: rule.Automatic,
 		Approvers: rule.Approvers, ApproveBy: h.clock.Now().Add(time.Hour), CertificateLifetime: "5m0s", Emergency: e}, err
 }
 
@@ -235,6 +237,7 @@ func (h *house) Request(ctx context.Context, c identity.Caller, in api.RequestIn
 		return api.Request{}, err
 	}
 	r := h.make(c, pre.Host.Name, in.Login, in, h.clock.Now())
+	r.Hosts, r.Selector = pre.Hosts, in.Selector
 	if r.Emergency = pre.Emergency; pre.Automatic || pre.Emergency != nil {
 		end := h.clock.Now().Add(30 * time.Minute)
 		r.State, r.StartsAt, r.EndsAt = api.Approved, &r.CreatedAt, &end
@@ -246,9 +249,10 @@ func (h *house) Request(ctx context.Context, c identity.Caller, in api.RequestIn
 }
 
 func (h *house) may(c identity.Caller, r api.Request) bool {
-	return r.State == api.Requested && r.Requester.ID != c.ID && slices.ContainsFunc(r.Approvers, func(s api.Slot) bool {
-		return s.Filled < s.Count && slices.Contains(s.Groups, c.Groups[0])
-	})
+	return r.State == api.Requested && r.Requester.ID != c.ID && h.behalf[r.ID+c.Subject+"approve"] != nil ||
+		r.State == api.Requested && r.Requester.ID != c.ID && slices.ContainsFunc(r.Approvers, func(s api.Slot) bool {
+			return s.Filled < s.Count && slices.Contains(s.Groups, c.Groups[0])
+		})
 }
 
 func (h *house) List(_ context.Context, c identity.Caller, f approvals.ListFilter) (api.Page[api.Request], error) {
@@ -273,6 +277,9 @@ func (h *house) List(_ context.Context, c identity.Caller, f approvals.ListFilte
 		if len(page.Items) == limit {
 			page.Next = strconv.Itoa(i)
 			break
+		}
+		for _, name := range []string{"approve", "deny"} {
+			r.Actions = append(slices.Clone(r.Actions), api.Action{Name: name, Allowed: h.may(c, r), Delegate: h.behalf[r.ID+c.Subject+name]})
 		}
 		page.Items = append(page.Items, r)
 	}
@@ -350,6 +357,9 @@ func (h rooms) Request(_ context.Context, c identity.Caller, id string) (api.Req
 	}
 	act("approve", h.may(c, r), why)
 	act("deny", h.may(c, r), why)
+	for i := range r.Actions {
+		r.Actions[i].Delegate = h.behalf[r.ID+c.Subject+r.Actions[i].Name]
+	}
 	act("cancel", mine && r.State == api.Requested, "only the requester cancels, and only before it is decided")
 	act("finish", mine && (r.State == api.Approved || r.State == api.Active), "there is no grant of yours to finish")
 	act("extend", mine && r.Extend != nil && r.ExtendedBy == "" && r.State == api.Active, "it has been extended already")

@@ -37,6 +37,7 @@ func (f logFilter) Any() bool { return f != logFilter{} }
 func (f logFilter) Kinds() [][2]string {
 	kinds := [][2]string{
 		{"", "Everything"}, {"person.", "Sign-ins"}, {"request.", "Requests and decisions"}, {"grant.", "Grants"},
+		{"delegation.", "Delegations"},
 		{"certificate.", "Certificates"}, {"host.", "Hosts"}, {"policy.", "Policy"}, {"token.", "Tokens"},
 		{"access.", "Refused access"}, {"broker.", "Broker"},
 	}

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 
+	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/audit"
 	"sallyport/broker"
@@ -32,6 +34,12 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	h := newHouse(clock.System).furnish()
+	h.lend("security", nil)
+	h.lend("natarajan", func(d *api.Delegation) {
+		d.State, d.MadeBy, d.From = "planned", h.person("operator"), d.Until.Add(-time.Hour)
+	})
+	h.lend("engineer", func(d *api.Delegation) { d.State = "over" })
+	h.delegate(&h.asked[1], "engineer")
 	fmt.Println("http://" + *previewAt + "/as/engineer, approver, security, auditor, operator or nobody")
 	fmt.Println(http.ListenAndServe(*previewAt, doors(h)))
 }

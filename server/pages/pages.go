@@ -51,6 +51,7 @@ type Approvals interface {
 	Explain(ctx context.Context, c identity.Caller, in api.ExplainInput) (api.Explanation, error)
 	HostReach(ctx context.Context, c identity.Caller, nameOrID, login, cursor string, limit int) (api.HostReach, error)
 	Policies
+	Delegations
 }
 
 // Broker is what pages need of the broker.
@@ -117,6 +118,10 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Post("/requests/{id}/finish", p.signedIn(p.act(p.cfg.Approvals.Finish)))
 	r.Post("/requests/{id}/extend", p.signedIn(p.extend))
 	r.Post("/requests/{id}/revoke", p.signedIn(p.revoke))
+	r.Get(delegationsPath, p.signedIn(p.delegations))
+	r.Post(delegationsPath, p.signedIn(p.delegate))
+	r.Get("/delegations/{id}/end", p.signedIn(p.ending))
+	r.Post("/delegations/{id}/end", p.signedIn(p.endDelegation))
 	r.Get("/people", p.signedIn(p.people))
 	r.Get("/people/{person}", p.signedIn(p.person))
 	r.Post("/people/{person}/remove", p.signedIn(p.removePerson))

@@ -97,6 +97,8 @@ func everywhere(h *house) []string {
 	paths = append(paths, "/people", "/people?q="+odd+"&removed="+odd, "/people/"+h.people["engineer"].ID, "/people/"+odd,
 		"/requests/new?start_date="+odd+"&start_time="+odd+"&zone="+odd, "/requests/new?not_before="+odd)
 	return append(paths, "/why", "/why?host=db-1&login=dba", "/why?host="+odd+"&login="+odd+"&for="+odd+"&person="+odd, "/why?host=db-1&login="+odd,
+		"/delegations", "/delegations?past=yes", "/delegations?scope="+odd, "/delegations?delegator="+odd+"&delegate="+odd+"&reason="+odd+"&until_date="+odd+"&zone="+odd, "/delegations/"+odd+"/end",
+		"/delegations/"+h.lend("engineer", func(d *api.Delegation) { d.Groups, d.Reason = []string{hostile}, hostile }).ID+"/end",
 		"/reach", "/reach?q="+odd+"&labels=((&person="+odd, "/hosts/db-1/reach?login=dba", "/hosts/db-1/reach?login="+odd)
 }
 

@@ -176,6 +176,7 @@ func (p *Pages) decide(verdict api.Verdict) handler {
 		}
 		in := api.DecisionInput{
 			Verdict: verdict, Comment: strings.TrimSpace(r.PostForm.Get("comment")), TermsHash: r.PostForm.Get("terms_hash"),
+			For: r.PostForm.Get("for_" + string(verdict)),
 		}
 		if verdict == api.Deny && in.Comment == "" {
 			return p.refused(w, r, c, errDenyWithoutReason)

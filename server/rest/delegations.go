@@ -36,6 +36,14 @@ func (a *API) delegations() {
 		return reply(a.Approvals.Delegate(ctx, c, in.Body))
 	})
 	register(a, huma.Operation{
+		OperationID: "getDelegation", Method: http.MethodGet, Path: "/delegations/{id}", Tags: tag,
+		Summary: "One delegation, to those whom it names, operators and auditors",
+	}, func(ctx context.Context, c identity.Caller, in *struct {
+		ID string `path:"id" maxLength:"32" example:"del-4f8k2m9qhx1z"`
+	}) (*body[api.Delegation], error) {
+		return reply(a.Approvals.Delegation(ctx, c, in.ID))
+	})
+	register(a, huma.Operation{
 		OperationID: "endDelegation", Method: http.MethodPost, Path: "/delegations/{id}/end", Tags: tag,
 		Summary:     "End a delegation at once",
 		Description: "By the delegator, the delegate, or an operator. What was decided under it stands.",

@@ -34,8 +34,8 @@ func (a *API) requests() {
 	tag := []string{"requests"}
 	register(a, huma.Operation{
 		OperationID: "createRequest", Method: http.MethodPost, Path: "/requests", Tags: tag,
-		Summary:       "Ask for one login on one host",
-		Description:   "With dry_run=true nothing is asked: the answer is 200 and says what would happen and who could approve.",
+		Summary:       "Ask for one login, on one host or on several",
+		Description:   "Either host, or selector: the request is then for all hosts with those labels, at most 50, which must fall under one rule. With dry_run=true nothing is asked: the answer is 200 and says what would happen and who could approve.",
 		DefaultStatus: http.StatusCreated,
 	}, a.createRequest)
 	register(a, huma.Operation{
@@ -105,7 +105,7 @@ func (a *API) requests() {
 	register(a, huma.Operation{
 		OperationID: "issueCertificate", Method: http.MethodPost, Path: "/requests/{id}/certificates", Tags: tag,
 		Summary:       "Get a certificate under a grant",
-		Description:   "The proof is an armored SSHSIG by the key, namespace sallyport-certificate, over: `sallyport certificate request v1`, the broker's URL and the request's id, each on a line of its own.",
+		Description:   "A certificate is for one host, which must be named if the request is for several. The proof is an armored SSHSIG by the key, namespace sallyport-certificate, over: `sallyport certificate request v1`, the broker's URL and the request's id, each on a line of its own.",
 		DefaultStatus: http.StatusCreated,
 	}, func(ctx context.Context, c identity.Caller, in *struct {
 		RequestPath
@@ -151,7 +151,7 @@ type extendOutput struct {
 type listInput struct {
 	Scope  string      `query:"scope" enum:"mine,waiting,reviews" doc:"mine: asked for by the caller; waiting: waiting for the caller's decision; reviews: emergencies waiting for the caller's review"`
 	State  []api.State `query:"state" enum:"requested,approved,active,ended,denied,cancelled,expired" doc:"Any of these, separated by commas"`
-	Host   string      `query:"host" maxLength:"63" doc:"Name or id"`
+	Host   string      `query:"host" maxLength:"63" doc:"Name or id; finds requests for several hosts by each"`
 	Cursor string      `query:"cursor" maxLength:"200" doc:"next of the page before"`
 	Limit  int         `query:"limit" minimum:"1" maximum:"200" default:"50"`
 

@@ -119,6 +119,20 @@
     }
   };
 
+  // Times that an address filled in are in UTC; here they are on the reader's clock.
+  const onMyClock = (zone) => {
+    const local = Intl.DateTimeFormat().resolvedOptions().timeZone, two = (n) => String(n).padStart(2, "0");
+    if (zone.value !== "UTC" || !local || local === "UTC") return;
+    for (const day of zone.form.querySelectorAll("input[type=date]")) {
+      const hour = zone.form.querySelector(`#${day.id.replace("_date", "_time")}`);
+      const at = new Date(`${day.value}T${hour.value}Z`);
+      if (isNaN(at)) continue;
+      day.value = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+      hour.value = `${two(at.getHours())}:${two(at.getMinutes())}`;
+    }
+    zone.value = local;
+  };
+
   // The form for a new request: shows what would happen while it is filled in.
 
   const ask = (form) => {
@@ -127,7 +141,16 @@
     const adapt = () => {
       const target = chosen();
       if (!target) return;
-      const emergency = form.querySelector("#emergency"), offered = "emergencyMax" in target.dataset;
+      const emergency = form.querySelector("#emergency");
+      if (target.value === "several") { // which rule that is, the preview says
+        if (emergency) emergency.hidden = false;
+        set(form.querySelector("[data-usual]"), "As usual");
+        set(form.querySelector("[data-longest]"), "");
+        for (const chip of form.querySelectorAll("[data-seconds]")) chip.disabled = chip.parentElement.hidden = false;
+        for (const note of form.querySelectorAll("[data-needs]")) set(note, "");
+        return;
+      }
+      const offered = "emergencyMax" in target.dataset;
       if (emergency) {
         if (!offered) emergency.querySelector("input[value='']").checked = true;
         emergency.hidden = !offered;
@@ -148,18 +171,6 @@
         set(note, target.dataset[note.dataset.needs] === "true" ? "" : "(optional)");
       }
     };
-
-    // A start that an address filled in is in UTC; here it is on the reader's clock.
-    const zone = form.querySelector("[data-zone]"), local = Intl.DateTimeFormat().resolvedOptions().timeZone;
-    if (zone.value === "UTC" && local && local !== "UTC") {
-      const day = form.querySelector("#start_date"), hour = form.querySelector("#start_time");
-      const at = new Date(`${day.value}T${hour.value}Z`), two = (n) => String(n).padStart(2, "0");
-      if (!isNaN(at)) {
-        day.value = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-        hour.value = `${two(at.getHours())}:${two(at.getMinutes())}`;
-      }
-      zone.value = local;
-    }
 
     let waiting, running;
     const look = async () => {
@@ -193,6 +204,10 @@
     form.addEventListener("input", (e) => {
       if (e.target === narrow) { sift(); return; }
       if (e.target.id === "other" && e.target.value) form.querySelector("input[value=other]").checked = true;
+      if (e.target.matches("#login, #selector") && e.target.value) {
+        form.querySelector("input[name=target][value=several]").checked = true;
+        adapt();
+      }
       clearTimeout(waiting);
       waiting = setTimeout(look, e.target.type === "radio" ? 0 : 350);
       if (e.target.name === "target" || e.target.name === "emergency") adapt();
@@ -210,6 +225,7 @@
   setInterval(tick, 5000);
   const live = document.getElementById("live");
   if (live?.dataset.changes || live?.dataset.refresh) follow(live);
+  for (const zone of document.querySelectorAll("[data-zone]")) onMyClock(zone);
   const form = document.getElementById("ask");
   if (form) ask(form);
 })();

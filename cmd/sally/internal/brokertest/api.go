@@ -38,7 +38,7 @@ func (b *Broker) api(mux *http.ServeMux) {
 		answer(w, 200, me)
 	})
 	handle("GET /hosts", func(w http.ResponseWriter, r *http.Request, who string) {
-		answer(w, 200, api.Page[api.Host]{Items: hosts})
+		answer(w, 200, listHosts(r))
 	})
 	handle("GET /hosts/{host}", func(w http.ResponseWriter, r *http.Request, who string) {
 		if h := host(r.PathValue("host")); h != nil {
@@ -92,11 +92,12 @@ func (b *Broker) ask(w http.ResponseWriter, r *http.Request, who string) {
 		refuse(w, 400, "malformed-json", "the body is not JSON", "")
 		return
 	}
-	h := host(in.Host)
-	if h == nil {
+	all := selected(in)
+	if len(all) == 0 {
 		refuse(w, 404, "unknown-host", "there is no such host", "see: sally hosts")
 		return
 	}
+	h := &all[0]
 	rule := h.Rules[0]
 	if rule.Login != in.Login || who != "engineer" {
 		refuse(w, 403, "no-rule", "no rule lets you ask for this login", "see: sally hosts")
@@ -118,13 +119,13 @@ func (b *Broker) ask(w http.ResponseWriter, r *http.Request, who string) {
 	if r.FormValue("dry_run") == "true" {
 		answer(w, 200, api.Preview{Host: *h, Login: in.Login, Rule: rule.Rule, Duration: duration.String(),
 			Automatic: rule.Automatic, Approvers: rule.Approvers, ApproveBy: now.Add(time.Hour), CertificateLifetime: "5m0s",
-			NotBefore: in.NotBefore})
+			NotBefore: in.NotBefore, Hosts: requestHosts(all)})
 		return
 	}
 	q := &api.Request{ID: fmt.Sprintf("req-%012d", len(b.requests)+1), State: api.Requested, Requester: people[who],
 		HostID: h.ID, Host: h.Name, Login: in.Login, Duration: duration.String(), Reason: in.Reason, Rule: rule.Rule,
 		TermsHash: fmt.Sprintf("%064x", len(b.requests)+1), CreatedAt: now, ApproveBy: now.Add(time.Hour),
-		Approvers: rule.Approvers}
+		Approvers: rule.Approvers, Hosts: requestHosts(all), Selector: in.Selector}
 	if rule.Automatic {
 		start(q)
 	}
@@ -332,9 +333,20 @@ func (b *Broker) certify(w http.ResponseWriter, r *http.Request, who string) {
 		refuse(w, 401, "sign-in-too-old", "you signed in 2h ago, and the rule wants it within 1h", "sign in again: sally login")
 		return
 	}
+	h := wanted(w, q, in.Host)
+	if h == nil {
+		return
+	}
+	if b.OtherHost {
+		h = host(q.Hosts[len(q.Hosts)-1].ID)
+	}
 	q.KeyFingerprint, q.State = fingerprint, api.Active
 	b.serial++
-	h := host(q.HostID)
+	for i := range q.Hosts {
+		if q.Hosts[i].ID == h.ID {
+			q.Hosts[i].Certificates++
+		}
+	}
 	now := time.Now().UTC()
 	c := &ssh.Certificate{Key: key, Serial: b.serial, CertType: ssh.UserCert, KeyId: q.ID + ":" + q.Requester.ID,
 		ValidPrincipals: []string{q.Login + "@" + h.ID},

@@ -34,6 +34,9 @@ type Broker struct {
 	AuthorizeError string
 	// Spoil changes certificates' answers, as a hostile broker would.
 	Spoil func(*api.Certificate)
+	// OtherHost makes certificates be for another host of the request than was asked
+	// for, as a hostile broker would.
+	OtherHost bool
 	// OldSignIns makes sign-ins too old for certificates, but for those anew.
 	OldSignIns bool
 
@@ -128,7 +131,13 @@ var hosts = []api.Host{
 		Labels: map[string]string{"class": "web", "env": "demo"},
 		Rules: []api.HostRule{{Login: "web", Rule: "web", MaxDuration: "1h0m0s", DefaultDuration: "15m0s",
 			Automatic: true}}},
+	{ID: "host-job1", Name: "job-1", Address: "127.0.0.4:22", State: "sealed", Logins: []string{"batch"},
+		Labels: map[string]string{"class": "job"}, Rules: jobs},
+	{ID: "host-job2", Name: "job-2", Address: "127.0.0.5:22", State: "sealed", Logins: []string{"batch"},
+		Labels: map[string]string{"class": "job"}, Rules: jobs},
 }
+
+var jobs = []api.HostRule{{Login: "batch", Rule: "jobs", MaxDuration: "2h0m0s", DefaultDuration: "30m0s", Approvers: slots(0)}}
 
 func slots(filled int) []api.Slot {
 	return []api.Slot{{Stage: 1, Groups: []string{"approvers"}, Count: 1, Filled: filled, People: []api.Person{people["approver"]}}}

@@ -37,7 +37,7 @@ func (a ask) input(where place) (api.RequestInput, error) {
 	if err := checkDuration(a.duration); err != nil {
 		return api.RequestInput{}, usage("%s", err)
 	}
-	return api.RequestInput{Host: where.host, Login: where.login, Duration: a.duration,
+	return api.RequestInput{Host: where.host, Selector: where.selector, Login: where.login, Duration: a.duration,
 		Reason: a.reason, Ticket: a.ticket, NotBefore: a.notBefore}, nil
 }
 
@@ -69,6 +69,7 @@ func (s *sally) ask(ctx context.Context, client *api.Client, where place, a ask)
 		return api.Request{}, err
 	}
 	s.announce(s.err, where, preview.Duration, preview.Automatic, preview.Approvers)
+	s.printHosts(s.err, where, preview.Hosts)
 	return client.Ask(ctx, in)
 }
 
@@ -109,6 +110,9 @@ func missing(what string, where place, rule *api.TextRule) error {
 
 // ruleFor is the rule under which the caller would ask, or nil if there is none.
 func ruleFor(ctx context.Context, client *api.Client, where place) (*api.HostRule, error) {
+	if where.selector != nil {
+		return ruleForAny(ctx, client, where)
+	}
 	host, err := client.Host(ctx, where.host)
 	if p, ok := errors.AsType[*api.Problem](err); ok && p.Status == http.StatusNotFound {
 		return nil, nil
@@ -181,14 +185,18 @@ func textField(title, description string, rule *api.TextRule, most int, value *s
 func (s *sally) requestCommand() *cobra.Command {
 	var (
 		a            ask
+		several      selection
 		start        string
 		dryRun, link bool
 	)
 	c := &cobra.Command{
-		Use:   "request LOGIN@HOST",
-		Short: "Ask for a login on a host",
+		Use:   "request LOGIN@HOST | LOGIN@LABEL=VALUE,…",
+		Short: "Ask for a login on a host, or on several",
 		Long: `Ask for a login on a host for some time. Before anything is asked, sally says who
 can approve; then it waits until somebody has decided.
+
+Labels instead of the host's name ask for all hosts that have them, under one rule,
+at most 50. Which those are is decided now; each gets certificates of its own.
 
 The time starts to run when the request is approved, or at --start if that is later.
 With --link, nothing is asked: sally prints an address that opens the page for it,
@@ -197,15 +205,17 @@ filled in, for a ticket or a runbook.`,
   sally request dba@db-1 --dry-run
   sally request root@web-1 --reason "kernel update" --start 22:00 --no-wait
   sally request root@web-1 --start 2026-01-31T22:00:00Z --duration 1h
-  sally request dba@db-1 --ticket INC-123 --link`,
-		Args:              one("LOGIN@HOST"),
+  sally request dba@db-1 --ticket INC-123 --link
+  sally request dba@class=database,env=prod --reason "rotate the passwords, INC-124"
+  sally request --login dba --select class=database,env=prod --dry-run`,
+		Args:              several.args,
 		ValidArgsFunction: s.completePlaces,
 		RunE: func(c *cobra.Command, args []string) error {
-			where, err := parseTarget(args[0])
+			where, err := several.place(args)
 			if err != nil {
 				return err
 			}
-			if a.notBefore, err = s.parseStart(start); err != nil {
+			if a.notBefore, err = s.parseTime("--start", start); err != nil {
 				return err
 			}
 			if link {
@@ -230,13 +240,14 @@ filled in, for a ticket or a runbook.`,
 				return err
 			}
 			if outcome == nil {
-				s.err.Line("next: sally ssh %s", where.String())
+				s.err.Line("next: sally ssh %s", anyHost(r))
 			}
 			return outcome
 		},
 	}
 	a.askFlags(c, "t")
-	c.Flags().StringVar(&start, "start", "", `start later, at most 30 days ahead: 22:00, "2026-01-31 22:00", RFC 3339, or 2h from now`)
+	several.flags(s, c)
+	c.Flags().StringVar(&start, "start", "", `start later, at most 30 days ahead: 22:00, "2026-01-31 22:00", RFC 3339, or 2h or 3d from now`)
 	c.Flags().BoolVar(&link, "link", false, "only print an address that opens the page for this request, filled in")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would happen and who could approve")
 	return c
@@ -256,6 +267,7 @@ func (s *sally) preview(ctx context.Context, client *api.Client, where place, a 
 		return s.json(preview)
 	}
 	s.announce(s.out, where, preview.Duration, preview.Automatic, preview.Approvers)
+	s.printHosts(s.out, where, preview.Hosts)
 	s.fields("rule", preview.Rule,
 		"time to approve", "until "+s.moment(&preview.ApproveBy),
 		"not before", s.moment(preview.NotBefore),

@@ -17,8 +17,8 @@ import (
 
 func (s *sally) certCommand() *cobra.Command {
 	var (
-		a   ask
-		out string
+		a         ask
+		out, host string
 	)
 	c := &cobra.Command{
 		Use:   "cert LOGIN@HOST|REQUEST",
@@ -30,14 +30,17 @@ The files stop working when the certificate ends; get the next one with the same
 command, as long as the grant runs.`,
 		Example: `  sally cert dba@db-1
   ssh -F dba@db-1/ssh_config db-1
-  sally cert req-4f8k2m9qhx1z --out /run/user/1000/db-1`,
+  sally cert req-4f8k2m9qhx1z --out /run/user/1000/db-1
+  sally cert req-4f8k2m9qhx1z --host db-2`,
 		Args:              one("LOGIN@HOST or REQUEST"),
 		ValidArgsFunction: s.completePlaces,
 		RunE: func(c *cobra.Command, args []string) error {
-			return s.cert(c.Context(), args[0], a, out)
+			return s.cert(c.Context(), args[0], host, a, out)
 		},
 	}
 	a.askFlags(c, "t")
+	c.Flags().StringVar(&host, "host", "", "with REQUEST: which of its hosts, by name or id, if it is for several")
+	c.RegisterFlagCompletionFunc("host", s.completeHostsOf)
 	c.Flags().StringVar(&out, "out", "", "folder to write to (default: ./LOGIN@HOST)")
 	c.MarkFlagDirname("out")
 	return c
@@ -52,7 +55,12 @@ type written struct {
 	Certificate api.Certificate `json:"certificate"`
 }
 
-func (s *sally) cert(ctx context.Context, what string, a ask, out string) error {
+func (s *sally) cert(ctx context.Context, what, wanted string, a ask, out string) error {
+	if _, named, ok := strings.Cut(what, "@"); ok && wanted != "" {
+		return usage("--host goes with a request; %s names the host", what)
+	} else if ok {
+		wanted = named
+	}
 	if err := s.signedIn(ctx); err != nil {
 		return err
 	}
@@ -67,12 +75,16 @@ func (s *sally) cert(ctx context.Context, what string, a ask, out string) error 
 	if err != nil {
 		return err
 	}
-	certificate, files, err := s.certify(ctx, client, r, key)
+	host, err := hostOf(r, wanted)
 	if err != nil {
 		return err
 	}
-	out = or(out, target(r))
-	w, err := writeFiles(out, r, certificate, files, key.InAgent)
+	certificate, files, err := s.certify(ctx, client, r, host.ID, key)
+	if err != nil {
+		return err
+	}
+	out = or(out, r.Login+"@"+host.Name)
+	w, err := writeFiles(out, host.Name, certificate, files, key.InAgent)
 	if err != nil {
 		return err
 	}
@@ -119,15 +131,15 @@ func (s *sally) grantFor(ctx context.Context, client *api.Client, what string, a
 }
 
 // writeFiles copies what ssh needs into a folder that works wherever ssh is run.
-func writeFiles(out string, r api.Request, c api.Certificate, from grantkey.Files, inAgent bool) (written, error) {
+func writeFiles(out, host string, c api.Certificate, from grantkey.Files, inAgent bool) (written, error) {
 	folder, err := filepath.Abs(out)
 	if err != nil {
 		return written{}, fmt.Errorf("find the folder: %w", err)
 	}
 	to := grantkey.Files{
 		Identity:    filepath.Join(folder, filepath.Base(from.Identity)),
-		Certificate: filepath.Join(folder, filepath.Base(from.Certificate)),
-		KnownHosts:  filepath.Join(folder, filepath.Base(from.KnownHosts)),
+		Certificate: filepath.Join(folder, "id-cert.pub"),
+		KnownHosts:  filepath.Join(folder, "known_hosts"),
 	}
 	for _, f := range [][2]string{{from.Identity, to.Identity}, {from.Certificate, to.Certificate}, {from.KnownHosts, to.KnownHosts}} {
 		content, err := os.ReadFile(f[0])
@@ -139,13 +151,13 @@ func writeFiles(out string, r api.Request, c api.Certificate, from grantkey.File
 		}
 	}
 	config := filepath.Join(folder, "ssh_config")
-	if err := home.Write(config, []byte(sshrun.Config(r.Host, c.Connect, to, inAgent))); err != nil {
+	if err := home.Write(config, []byte(sshrun.Config(host, c.Connect, to, inAgent))); err != nil {
 		return written{}, err
 	}
 	return written{
 		Folder: folder, Identity: to.Identity, SSHConfig: config, Certificate: c,
 		// As the person named the folder: that is what they can read and paste.
-		Command: "ssh -F " + shellWord(filepath.Join(out, "ssh_config")) + " " + r.Host,
+		Command: "ssh -F " + shellWord(filepath.Join(out, "ssh_config")) + " " + host,
 	}, nil
 }
 

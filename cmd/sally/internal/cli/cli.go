@@ -117,7 +117,7 @@ to use instead of signing in, NO_COLOR turns colours off.`,
 	}{
 		{"Signing in", []*cobra.Command{s.loginCommand(), s.logoutCommand(), s.whoamiCommand()}},
 		{"Getting in", []*cobra.Command{s.sshCommand(), s.emergencyCommand(), s.requestCommand(), s.certCommand(), s.extendCommand(), s.cancelCommand(), s.finishCommand()}},
-		{"Requests and decisions", []*cobra.Command{s.requestsCommand(), s.showCommand(), s.approveCommand(), s.denyCommand(), s.reviewCommand()}},
+		{"Requests and decisions", []*cobra.Command{s.requestsCommand(), s.showCommand(), s.approveCommand(), s.denyCommand(), s.reviewCommand(), s.delegateCommand(), s.delegationsCommand()}},
 		{"People", []*cobra.Command{s.peopleCommand(), s.revokeCommand()}},
 		{"Hosts", []*cobra.Command{s.hostsCommand(), s.whyCommand(), s.reachCommand()}},
 		{"Policy", []*cobra.Command{s.policyCommand()}},

@@ -77,20 +77,24 @@ func (s *sally) decide(ctx context.Context, id string, verdict api.Verdict, d de
 		if err := mayDecide(r, verdict); err != nil {
 			return err
 		}
-		s.printTerms(r)
+		s.printTerms(r, verdict)
 		if err := s.confirm(ctx, string(verdict)+"?"); err != nil {
 			return err
 		}
 	}
-	// The hash of what was shown: should the terms be others, the broker refuses.
-	decided, err := client.Decide(ctx, r.ID, api.DecisionInput{Verdict: verdict, Comment: d.comment, TermsHash: r.TermsHash})
+	// What was shown: should the terms be others, or it be for another, the broker refuses.
+	decided, err := client.Decide(ctx, r.ID, api.DecisionInput{Verdict: verdict, Comment: d.comment, TermsHash: r.TermsHash, For: shownFor(r, verdict)})
 	if p, ok := errors.AsType[*api.Problem](err); ok && p.Continue != "" {
 		decided, err = s.decideInBrowser(ctx, client, r, verdict, p.Continue, d.noWait)
 	}
 	if err != nil {
 		return err
 	}
-	return s.printState(decided)
+	if err := s.printState(decided); err != nil {
+		return err
+	}
+	s.tellDelegated(decided)
+	return nil
 }
 
 // decideInBrowser opens the page on which the person can give the verdict, and
@@ -168,16 +172,21 @@ func mayDecide(r api.Request, verdict api.Verdict) error {
 }
 
 // printTerms shows what is decided on.
-func (s *sally) printTerms(r api.Request) {
+func (s *sally) printTerms(r api.Request, verdict api.Verdict) {
 	s.err.Line("%s asks for %s for %s", show.Cell{Text: person(r.Requester), Style: show.Bold},
 		show.Cell{Text: target(r), Style: show.Bold}, show.Cell{Text: show.Duration(r.Duration), Style: show.Bold})
+	decide := s.decidesFor(r, verdict)
+	if decide != "" {
+		decide = "decide " + decide
+	}
 	start := "when it is approved"
 	if r.NotBefore != nil {
 		start = s.moment(r.NotBefore) + ", or when it is approved if that is later"
 	}
 	for _, f := range [][2]string{
 		{"reason", or(r.Reason, "none given")}, {"ticket", r.Ticket}, {"starts", start},
-		{"host", r.HostID}, {"rule", r.Rule}, {"needs", who(r.Approvers)},
+		{"host", hostIDs(r)}, {"rule", r.Rule}, {"needs", who(r.Approvers)},
+		{"you", decide},
 	} {
 		if f[1] != "" {
 			s.err.Line("  %s  %s", show.Cell{Text: fmt.Sprintf("%-6s", f[0]), Style: show.Faint}, f[1])

@@ -24,7 +24,7 @@ func (s *sally) emergencyCommand() *cobra.Command {
 		drill, yes bool
 	)
 	c := &cobra.Command{
-		Use:   "emergency LOGIN@HOST [COMMAND | -- SSH ARGUMENTS]",
+		Use:   "emergency LOGIN@HOST [COMMAND | -- SSH ARGUMENTS] | LOGIN@LABEL=VALUE,…",
 		Short: "Log in before anybody has approved, in an emergency",
 		Long: `Open a door before anybody has approved, where a rule lets you, and log in: one
 command asks, gets the certificate, and runs your own ssh.
@@ -36,12 +36,16 @@ who and until when, and asks back before anything happens.
 With --drill it is a rehearsal. The door opens for real, and people are told and
 review it, but everything says that it was one.
 
+Labels instead of the host's name open the doors of all hosts that have them, under
+one rule, at most 50; log in to each with "sally ssh".
+
 If a grant of yours for the place runs already, it is used, and nothing is asked.
 A command, and whatever follows --, goes to ssh as it is. Exits with ssh's own code
 once ssh runs.`,
 		Example: `  sally emergency dba@db-1 --reason "the primary is down, orders fail"
   sally emergency dba@db-1 --drill --reason "quarterly rehearsal" --yes
-  sally emergency dba@db-1 --reason "disk full" df -h`,
+  sally emergency dba@db-1 --reason "disk full" df -h
+  sally emergency dba@class=database,env=prod --reason "the cluster is down"`,
 		ValidArgsFunction: s.completePlaces,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -50,7 +54,7 @@ once ssh runs.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			where, err := parseTarget(args[0])
+			where, err := parsePlace(args[0])
 			if err != nil {
 				return err
 			}
@@ -102,9 +106,12 @@ func (s *sally) emergency(ctx context.Context, where place, in api.RequestInput,
 	if err != nil {
 		return err
 	}
+	if where.selector != nil && len(extra) > 0 {
+		return usage("several hosts have no one command").hinting("open them, then: sally ssh LOGIN@HOST COMMAND")
+	}
 	if key != nil {
 		s.err.Line("your grant %s for %s runs already, it ends %s", r.ID, where.String(), s.err.Relative(*r.EndsAt))
-		return s.connect(ctx, client, program, where, r, key, extra)
+		return s.enter(ctx, client, program, where, r, key, extra)
 	}
 	if r, err = s.breakGlass(ctx, client, where, in, yes); err != nil {
 		return err
@@ -112,7 +119,16 @@ func (s *sally) emergency(ctx context.Context, where place, in api.RequestInput,
 	if key, err = s.keyOf(ctx, client, r, false); err != nil {
 		return err
 	}
-	return s.connect(ctx, client, program, where, r, key, extra)
+	return s.enter(ctx, client, program, where, r, key, extra)
+}
+
+// enter is connect to the one host, and of several says how.
+func (s *sally) enter(ctx context.Context, client *api.Client, program string, where place, r api.Request, key *grantkey.Key, extra []string) error {
+	if where.selector == nil {
+		return s.connect(ctx, client, program, where, r, key, extra)
+	}
+	s.err.Line("next: sally ssh %s", anyHost(r))
+	return s.printState(r)
 }
 
 // running is a grant of the caller's for the place that can be used from here now,
@@ -181,6 +197,7 @@ func (s *sally) consequences(where place, p api.Preview) {
 	}
 	s.err.Line("%s  %s opens now, before anybody has approved, for %s", show.Cell{Text: head, Style: alarm},
 		show.Cell{Text: where.String(), Style: show.Bold}, show.Cell{Text: show.Duration(p.Duration), Style: show.Bold})
+	s.printHosts(s.err, where, p.Hosts)
 	s.err.Line("  told at once: %s", strings.Join(e.Told, ", "))
 	s.err.Line("  reviewed by:  somebody from %s, until %s (%s)", strings.Join(e.ReviewGroups, " or "),
 		s.err.When(e.ReviewBy), s.err.Relative(e.ReviewBy))

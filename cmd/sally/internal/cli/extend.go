@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -71,7 +72,7 @@ approve it. Sessions that are open stay open, and "sally ssh" goes on with it.`,
 // lastGrant is the id of the caller's one grant for login@host that nothing
 // extends: grants that follow each other are one access.
 func (s *sally) lastGrant(ctx context.Context, client *api.Client, text string) (string, error) {
-	where, err := parseTarget(text)
+	where, err := parsePlace(text)
 	if err != nil {
 		return "", err
 	}
@@ -181,10 +182,10 @@ func (s *sally) sleepUntil(ctx context.Context, at time.Time) bool {
 
 var errStart = errors.New("it is not a time")
 
-// parseStart reads when a grant is to start, as people write it: a time of day,
-// today or tomorrow; a date and a time, both in the person's zone; RFC 3339; or
-// how long from now.
-func (s *sally) parseStart(text string) (*time.Time, error) {
+// parseTime reads a time to come, as people write it: a time of day, today or
+// tomorrow; a date and a time, both in the person's zone; RFC 3339; or how long
+// from now.
+func (s *sally) parseTime(flag, text string) (*time.Time, error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -192,6 +193,11 @@ func (s *sally) parseStart(text string) (*time.Time, error) {
 	at, err := func() (time.Time, error) {
 		if d, err := time.ParseDuration(text); err == nil {
 			return now.Add(d), nil
+		}
+		if days, ok := strings.CutSuffix(text, "d"); ok {
+			if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+				return now.AddDate(0, 0, int(n)), nil
+			}
 		}
 		if t, err := time.Parse(time.RFC3339, text); err == nil {
 			return t, nil
@@ -212,8 +218,8 @@ func (s *sally) parseStart(text string) (*time.Time, error) {
 		return t, nil
 	}()
 	if err != nil {
-		return nil, usage("--start %q: %s", text, err).
-			hinting(`like: --start 22:00, --start "%s 22:00", --start %s`, now.AddDate(0, 0, 1).Format("2006-01-02"), now.Add(time.Hour).UTC().Format(time.RFC3339))
+		return nil, usage("%s %q: %s", flag, text, err).
+			hinting(`like: %[1]s 22:00, %[1]s "%[2]s 22:00", %[1]s %[3]s`, flag, now.AddDate(0, 0, 1).Format("2006-01-02"), now.Add(time.Hour).UTC().Format(time.RFC3339))
 	}
 	at = at.UTC()
 	return &at, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,13 +13,20 @@ import (
 	"sallyport/cmd/sally/internal/grantkey"
 )
 
-// place is one login on one host, as the person names it.
-type place struct{ login, host string }
+// place is one login, on one host as the person names it or on those with some
+// labels.
+type place struct {
+	login, host string
+	selector    map[string]string // instead of host
+}
 
-func (p place) String() string { return p.login + "@" + p.host }
+func (p place) String() string { return p.login + "@" + or(p.host, api.SelectorText(p.selector)) }
 
 func (p place) fits(r api.Request) bool {
-	return r.Login == p.login && (r.Host == p.host || r.HostID == p.host)
+	if p.selector != nil {
+		return r.Login == p.login && maps.Equal(r.Selector, p.selector)
+	}
+	return r.Login == p.login && r.On(p.host)
 }
 
 func parseTarget(text string) (place, error) {
@@ -26,7 +34,10 @@ func parseTarget(text string) (place, error) {
 	if !ok || login == "" || host == "" || strings.Contains(host, "@") {
 		return place{}, usage("%q is not LOGIN@HOST", text).hinting("like: dba@db-1 (see: sally hosts)")
 	}
-	return place{login, host}, nil
+	if strings.Contains(host, "=") {
+		return place{}, usage("%q may be several hosts, and this is for one", text).hinting("name one: sally hosts --selector %s", host)
+	}
+	return place{login: login, host: host}, nil
 }
 
 // grants are the caller's grants for the place that run now, the one that runs
@@ -58,7 +69,7 @@ func (s *sally) grants(ctx context.Context, client *api.Client, where place) ([]
 func (s *sally) notStarted(r api.Request) error {
 	return &waitingError{
 		fmt.Sprintf("your grant %s for %s starts %s", r.ID, target(r), s.err.Relative(*r.StartsAt)),
-		"for one that starts now: sally request " + target(r),
+		"for one that starts now: sally request " + again(r),
 	}
 }
 

@@ -28,7 +28,12 @@ func (s *sally) link(where place, a ask) error {
 
 // prefilled are the fields of the page for a request.
 func prefilled(in api.RequestInput) url.Values {
-	q := url.Values{"host": {in.Host}, "login": {in.Login}}
+	q := url.Values{"login": {in.Login}}
+	if in.Host != "" {
+		q.Set("host", in.Host)
+	} else {
+		q.Set("selector", api.SelectorText(in.Selector))
+	}
 	for name, value := range map[string]string{"duration": in.Duration, "reason": in.Reason, "ticket": in.Ticket} {
 		if value != "" {
 			q.Set(name, value)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,8 +31,8 @@ func or(a, b string) string {
 	return b
 }
 
-// target is what a request is for: login@host.
-func target(r api.Request) string { return r.Login + "@" + r.Host }
+// target is what a request is for: login@host, or the first few of several.
+func target(r api.Request) string { return r.Where() }
 
 // moment is a time as people want it: on the clock, and from now.
 func (s *sally) moment(t *time.Time) string {
@@ -75,7 +76,18 @@ func (s *sally) requestTable(requests []api.Request) {
 		rows[i] = append([]show.Cell{{Text: r.ID}, show.State(r.State)},
 			append([]show.Cell{marked(r)}, show.Cells(show.Duration(r.Duration), name(r.Requester), s.clock(r), r.Reason)...)...)
 	}
-	s.out.Table([]string{"REQUEST", "STATE", "FOR", "HOW LONG", "WHO", "WHEN", "REASON"}, rows)
+	heading := []string{"REQUEST", "STATE", "FOR", "HOW LONG", "WHO", "WHEN", "REASON"}
+	if slices.ContainsFunc(requests, func(r api.Request) bool { return behalf(r) != nil }) {
+		heading = append(heading, "YOU DECIDE FOR")
+		for i, r := range requests {
+			of := ""
+			if d := behalf(r); d != nil {
+				of = fmt.Sprintf("%s, until %s", name(d.For), s.out.When(d.Until))
+			}
+			rows[i] = append(rows[i], show.Cell{Text: of})
+		}
+	}
+	s.out.Table(heading, rows)
 }
 
 // who says who must approve, as in "1 from approvers (Alex Approver) and 1 of
@@ -98,11 +110,13 @@ func slotText(slot api.Slot) string {
 	text := fmt.Sprintf("%d from %s", slot.Count, strings.Join(slot.Groups, " or "))
 	var names []string
 	for _, p := range slot.People {
-		if len(names) == most {
-			names = append(names, "…")
-			break
-		}
 		names = append(names, name(p))
+	}
+	for _, d := range slot.Delegates {
+		names = append(names, name(d.Person)+" for "+name(d.For))
+	}
+	if len(names) > most {
+		names = append(names[:most], "…")
 	}
 	if len(names) > 0 {
 		text += " (" + strings.Join(names, ", ") + ")"
@@ -140,10 +154,13 @@ func (s *sally) printRequest(r api.Request) {
 		"extends", r.Extends,
 		"extended by", r.ExtendedBy,
 		"may be extended", extendable(r),
+		"you approve", s.decidesFor(r, api.Approve),
+		"you deny", s.decidesFor(r, api.Deny),
 		"rule", fmt.Sprintf("%s, policy version %d", r.Rule, r.Policy.Version),
 		"key", r.KeyFingerprint,
 		"terms", r.TermsHash,
 	)
+	s.hostLines(r)
 	if len(r.Approvers) > 0 {
 		s.out.Line("\nneeds")
 		rows := make([][]show.Cell, len(r.Approvers))
@@ -195,7 +212,7 @@ func nextSteps(r api.Request) string {
 	commands := map[string]string{
 		"approve": "sally approve " + r.ID, "deny": "sally deny " + r.ID,
 		"cancel": "sally cancel " + r.ID, "finish": "sally finish " + r.ID, "extend": "sally extend " + r.ID,
-		"connect": "sally ssh " + target(r),
+		"connect": "sally ssh " + anyHost(r),
 		"review":  "sally review " + r.ID + " --justified|--not-justified --comment TEXT",
 	}
 	var next []string

@@ -228,7 +228,7 @@ func (s *sally) forget(ctx context.Context, client *api.Client, r api.Request) e
 
 // onlyGrant is the id of the caller's one grant for login@host.
 func (s *sally) onlyGrant(ctx context.Context, client *api.Client, text string) (string, error) {
-	where, err := parseTarget(text)
+	where, err := parsePlace(text)
 	if err != nil {
 		return "", err
 	}

@@ -104,6 +104,7 @@ func (s *sally) review(ctx context.Context, id string, in api.ReviewInput, yes b
 func (s *sally) printEmergency(r api.Request) {
 	s.err.Line("%s  %s opened %s for %s, %s", show.Cell{Text: mark(r), Style: alarm}, person(r.Requester),
 		show.Cell{Text: target(r), Style: show.Bold}, show.Duration(r.Duration), s.err.Relative(r.CreatedAt))
+	s.printHosts(s.err, place{}, r.Hosts)
 	s.err.Line("  reason        %s", r.Reason)
 	s.err.Line("  state         %s, %d certificates", show.State(r.State), len(r.Certificates))
 	s.err.Line("  review        %s", s.reviewState(r))

@@ -92,7 +92,7 @@ func (s *sally) ssh(ctx context.Context, where place, a ask, extra []string) err
 
 // connect gets a certificate under the grant and runs ssh with it.
 func (s *sally) connect(ctx context.Context, client *api.Client, program string, where place, r api.Request, key *grantkey.Key, extra []string) error {
-	certificate, files, err := s.certify(ctx, client, r, key)
+	certificate, files, err := s.certify(ctx, client, r, where.host, key)
 	if err != nil {
 		return err
 	}
@@ -124,13 +124,21 @@ func (s *sally) connect(ctx context.Context, client *api.Client, program string,
 	return exitStatus(code)
 }
 
-// certify gets a certificate for the grant's key and keeps it beside the key.
-func (s *sally) certify(ctx context.Context, client *api.Client, r api.Request, key *grantkey.Key) (api.Certificate, grantkey.Files, error) {
+// certify gets a certificate for the grant's key and one of its hosts, and keeps it
+// beside the key.
+func (s *sally) certify(ctx context.Context, client *api.Client, r api.Request, nameOrID string, key *grantkey.Key) (api.Certificate, grantkey.Files, error) {
+	host, err := hostOf(r, nameOrID)
+	if err != nil {
+		return api.Certificate{}, grantkey.Files{}, err
+	}
 	proof, err := key.Prove()
 	if err != nil {
 		return api.Certificate{}, grantkey.Files{}, err
 	}
 	input := api.CertificateInput{PublicKey: key.Public(), Proof: proof}
+	if len(r.Hosts) > 1 {
+		input.Host = host.ID
+	}
 	c, err := client.Certify(ctx, r.ID, input)
 	if again, ok := s.signInAgain(ctx, client.URL(), err); ok {
 		if err = again; err == nil {
@@ -140,9 +148,9 @@ func (s *sally) certify(ctx context.Context, client *api.Client, r api.Request, 
 	if err != nil {
 		return c, grantkey.Files{}, err
 	}
-	if err := sshrun.Check(c, key.Public(), r.Login); err != nil {
+	if err := sshrun.Check(c, key.Public(), r.Login, host.ID); err != nil {
 		return c, grantkey.Files{}, err
 	}
-	files, err := key.Keep(c.Certificate, c.KnownHosts)
+	files, err := key.Keep(input.Host, c.Certificate, c.KnownHosts)
 	return c, files, err
 }

@@ -283,12 +283,19 @@ type Files struct {
 	KnownHosts  string
 }
 
-// Keep writes a certificate and what goes with it into the grant's folder.
-func (k *Key) Keep(certificate string, knownHosts []string) (Files, error) {
+// Keep writes a certificate and what goes with it into the grant's folder. of is
+// the id of its host if the grant is for several, and empty if it is for one: each
+// has files of its own, and ssh, which looks for a certificate beside a key by
+// itself, finds none of another host.
+func (k *Key) Keep(of, certificate string, knownHosts []string) (Files, error) {
+	certificateFile, knownFile := "id-cert.pub", "known_hosts"
+	if of != "" {
+		certificateFile, knownFile = of+"-cert.pub", of+"-known_hosts"
+	}
 	f := Files{
 		Identity:    filepath.Join(k.folder, "id"),
-		Certificate: filepath.Join(k.folder, "id-cert.pub"),
-		KnownHosts:  filepath.Join(k.folder, "known_hosts"),
+		Certificate: filepath.Join(k.folder, certificateFile),
+		KnownHosts:  filepath.Join(k.folder, knownFile),
 	}
 	if k.InAgent {
 		f.Identity += ".pub"

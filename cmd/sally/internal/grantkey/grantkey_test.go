@@ -273,7 +273,7 @@ func TestKeptFilesAreReadBySSH(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := key.Keep(key.Public(), []string{"@cert-authority host-1 " + key.Public()})
+	files, err := key.Keep("", key.Public(), []string{"@cert-authority host-1 " + key.Public()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,9 +39,10 @@ var (
 	hostLine = regexp.MustCompile(`^@cert-authority [A-Za-z0-9._:,\[\]-]+ [a-z0-9@.-]+ [A-Za-z0-9+/=]+( [ -~]*)?$`)
 )
 
-// Check makes sure that a certificate is what was asked for, and that how to
+// Check makes sure that a certificate is what was asked for, a login on the host of
+// that id, and that how to
 // connect is safe to hand to ssh.
-func Check(c api.Certificate, publicKey, wantedLogin string) error {
+func Check(c api.Certificate, publicKey, wantedLogin, wantedHost string) error {
 	connect := c.Connect
 	_, notIP := netip.ParseAddr(connect.Address)
 	switch {
@@ -51,7 +52,7 @@ func Check(c api.Certificate, publicKey, wantedLogin string) error {
 		return errUnfit.With("the broker says the host's address is %q", connect.Address)
 	case connect.Port < 1 || connect.Port > 65535:
 		return errUnfit.With("the broker says the host's port is %d", connect.Port)
-	case !hostName.MatchString(connect.HostKeyAlias):
+	case connect.HostKeyAlias != wantedHost || !hostName.MatchString(connect.HostKeyAlias):
 		return errUnfit.With("the broker calls the host %q", connect.HostKeyAlias)
 	case len(c.KnownHosts) == 0:
 		return errUnfit.With("the broker does not say which host key to trust")
