@@ -3,6 +3,10 @@
 "use strict";
 
 (() => {
+  // On a phone the rooms of the house stand in a row that is wider than the screen.
+  const here = document.querySelector("nav [aria-current]"), row = here?.parentElement;
+  if (row) row.scrollLeft = here.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
+
   // Times: in the reader's zone, and still true in a minute.
 
   const minute = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
