@@ -36,6 +36,7 @@ bench:
 	@$(DEX) >/dev/null
 	go test -run '^$$' -bench . -benchtime 5x ./internal/e2e
 	go test -run '^$$' -bench . ./approvals/policy
+	go test -run '^$$' -bench Search ./audit
 
 pictures:
 	@scripts/install-deps test

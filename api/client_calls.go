@@ -160,15 +160,17 @@ type EventFilter struct {
 	Host    string // id
 	From    time.Time
 	To      time.Time
+	Text    string // words, the last of which may go on
 	Before  string // cursor
 	Limit   int
 }
 
-// Events lists the log, newest first. Auditors only, as are the next two.
+// Events lists the log, newest first; a page may be short and still have a next.
+// Auditors only, as are the next two.
 func (c *Client) Events(ctx context.Context, f EventFilter) (Page[Event], error) {
 	return fetch[Page[Event]](ctx, c, v1(http.MethodGet, "audit", "events").where(query(
 		"type", f.Type, "request", f.Request, "person", f.Person, "host", f.Host,
-		"from", moment(f.From), "to", moment(f.To), "before", f.Before, "limit", number(f.Limit))))
+		"from", moment(f.From), "to", moment(f.To), "text", f.Text, "before", f.Before, "limit", number(f.Limit))))
 }
 
 // Event is one event with its leaf.

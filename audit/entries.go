@@ -81,9 +81,10 @@ func (e Entry) API(withLeaf bool) api.Event {
 type Filter struct {
 	Type      string // a type, or a prefix that ends in "."
 	RequestID string
-	PersonID  string    // as actor or as subject
+	PersonID  string    // as actor, as subject or as the one acted for
 	HostID    string    // also as one of several
 	From, To  time.Time // From is within, To is not
+	Text      string    // words that it has, the last of which may go on; only for Search
 	Before    int64     // only entries with a lower index; 0 means from the newest
 	Limit     int       // 1 to 200; 0 means 50
 }
@@ -105,7 +106,7 @@ func (f Filter) where() (conditions string, args []any) {
 		add("request_id = ?", f.RequestID)
 	}
 	if f.PersonID != "" {
-		add("(actor_id = ? OR person_id = ?)", f.PersonID)
+		add("(actor_id = ? OR person_id = ? OR data->'on_behalf_of'->>'id' = ?)", f.PersonID)
 	}
 	if f.HostID != "" {
 		add("(host_id = ? OR data->'subject'->'host_ids' @> to_jsonb(?::text))", f.HostID) // two indexes
@@ -115,6 +116,9 @@ func (f Filter) where() (conditions string, args []any) {
 	}
 	if !f.To.IsZero() {
 		add("time < ?", f.To)
+	}
+	if f.Text != "" {
+		add("audit.words(data) @@ ("+strings.ReplaceAll(words, "$TEXT", "?")+")", f.Text)
 	}
 	if len(all) == 0 {
 		return "true", nil

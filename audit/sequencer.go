@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,6 +33,9 @@ func (l *Log) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	saving := l.startSaving()
 	defer saving.stop()
+	var digesting sync.WaitGroup
+	digesting.Go(func() { l.digestAll(ctx) })
+	defer digesting.Wait()
 	pause := minPause
 	l.Kick() // for what was left when the last one stopped
 	for {

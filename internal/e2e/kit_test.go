@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -311,18 +312,19 @@ func freeAddress(t testing.TB) string {
 	t.Helper()
 	taken.Lock()
 	defer taken.Unlock()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))
+		if slices.Contains(taken.addresses, addr) {
+			continue
 		}
-		addr := l.Addr().String()
-		l.Close()
-		if !slices.Contains(taken.addresses, addr) {
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
 			taken.addresses = append(taken.addresses, addr)
 			return addr
 		}
 	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // lockedBuffer collects what a process says.

@@ -409,13 +409,20 @@ func (h *house) Entry(_ context.Context, index int64) (audit.Entry, error) {
 	return h.leaves[index], nil
 }
 
-func (h *house) Entries(_ context.Context, f audit.Filter) ([]audit.Entry, error) {
+func (h *house) Search(_ context.Context, f audit.Filter) (audit.Found, error) {
 	h.saw(f)
-	var out []audit.Entry
+	out := audit.Found{Thorough: f.Text != "stops early"}
+	if !out.Thorough {
+		out.Next = 3
+		return out, nil
+	}
 	for _, e := range slices.Backward(h.leaves) {
-		if len(out) < f.Limit && (f.Before == 0 || e.Index < f.Before) && strings.HasPrefix(e.Type, f.Type) && (f.RequestID == "" || strings.Contains(string(e.Leaf), f.RequestID)) {
-			out = append(out, e)
+		if len(out.Entries) < f.Limit && (f.Before == 0 || e.Index < f.Before) && strings.HasPrefix(e.Type, f.Type) && (f.RequestID == "" || strings.Contains(string(e.Leaf), f.RequestID)) {
+			out.Entries = append(out.Entries, e)
 		}
+	}
+	if n := len(out.Entries); n == f.Limit {
+		out.Next = out.Entries[n-1].Index
 	}
 	return out, nil
 }

@@ -14,6 +14,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals/identity"
 	"sallyport/audit"
+	"sallyport/internal/ids"
 	"sallyport/web"
 )
 
@@ -22,12 +23,14 @@ type logPage struct {
 	Filter      logFilter
 	Items       []api.Event
 	First, Next string
+	Since       *time.Time // of the last event that was looked at, if the search stopped early
 }
 
 // logFilter is the filter as the person wrote it.
 type logFilter struct {
 	Type, Request, Person, Host string
 	From, To                    string // UTC
+	Text                        string
 }
 
 // Any reports whether anything is filtered.
@@ -55,10 +58,10 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 	field := func(name string) string { return strings.TrimSpace(q.Get(name)) }
 	page := logPage{Filter: logFilter{
 		Type: field("type"), Request: field("request"), Person: field("person"), Host: field("host"),
-		From: field("from"), To: field("to"),
+		From: field("from"), To: field("to"), Text: field("text"),
 	}}
 	f := audit.Filter{Type: page.Filter.Type, RequestID: page.Filter.Request, PersonID: page.Filter.Person,
-		HostID: page.Filter.Host, Limit: pageSize}
+		HostID: page.Filter.Host, Text: page.Filter.Text, Limit: pageSize}
 	var err error
 	if f.From, err = filterTime(page.Filter.From); err != nil {
 		return err
@@ -77,16 +80,26 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 			f.HostID = h.ID
 		}
 	}
-	entries, err := p.cfg.Log.Entries(r.Context(), f)
+	if ids.Valid(ids.Request, f.Text) { // pasted where one looks for anything
+		f.RequestID, f.Text = f.Text, ""
+	}
+	found, err := p.cfg.Log.Search(r.Context(), f)
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
+	for _, entry := range found.Entries {
 		page.Items = append(page.Items, entry.API(false))
 	}
 	next := ""
-	if n := len(entries); n == pageSize && entries[n-1].Index > 0 {
-		next = strconv.FormatInt(entries[n-1].Index, 10)
+	if found.Next > 0 {
+		next = strconv.FormatInt(found.Next, 10)
+	}
+	if !found.Thorough {
+		last, err := p.cfg.Log.Entry(r.Context(), found.Next)
+		if err != nil {
+			return err
+		}
+		page.Since = &last.Time
 	}
 	page.First, page.Next = paging(r.URL, "before", next)
 	web.Render(w, r, http.StatusOK, "log", page)

@@ -65,7 +65,7 @@ type Broker interface {
 // Log is what pages need of the log.
 type Log interface {
 	Entry(ctx context.Context, index int64) (audit.Entry, error)
-	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
+	Search(ctx context.Context, f audit.Filter) (audit.Found, error)
 	Receipt(ctx context.Context, index int64) ([]byte, error)
 	VerifierKey() string
 }

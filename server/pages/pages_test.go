@@ -289,6 +289,15 @@ func TestLogFiltersAndPages(t *testing.T) {
 	if got := h.inputs[0]; got != want {
 		t.Errorf("asked for %+v\nwant %+v", got, want)
 	}
+	h.inputs = nil
+	v.page("auditor", "/log?text=+failover+replica+")
+	v.page("auditor", "/log?text=req-4f8k2m9qhx1z") // pasted where one looks for anything
+	if h.inputs[0] != (audit.Filter{Text: "failover replica", Limit: 50}) || h.inputs[1] != (audit.Filter{RequestID: "req-4f8k2m9qhx1z", Limit: 50}) {
+		t.Errorf("asked for %+v", h.inputs)
+	}
+	if page := v.page("auditor", "/log?text=stops+early"); !strings.Contains(page, "Looked at everything since") || !strings.Contains(page, "before=3") {
+		t.Errorf("a search that stopped early does not say so:\n%s", page)
+	}
 	for range 60 {
 		h.write(h.people["engineer"], "", event.PersonSignedOut{Via: "web"})
 	}

@@ -22,6 +22,8 @@ func (a *API) audit() {
 	register(a, huma.Operation{
 		OperationID: "listEvents", Method: http.MethodGet, Path: "/audit/events", Tags: tag,
 		Summary: "Events of the log, newest first (auditors)",
+		Description: "A page may have fewer events than its limit, even none, and still a next: " +
+			"a search reads only so much of a long log at once, and goes on from there.",
 	}, a.listEvents)
 	register(a, huma.Operation{
 		OperationID: "getEvent", Method: http.MethodGet, Path: "/audit/events/{index}", Tags: tag,
@@ -61,6 +63,7 @@ type eventsInput struct {
 	Host    string `query:"host" maxLength:"32" doc:"Id of the host it is about"`
 	From    string `query:"from" maxLength:"40" doc:"Not before this time, RFC 3339"`
 	To      string `query:"to" maxLength:"40" doc:"Before this time, RFC 3339"`
+	Text    string `query:"text" maxLength:"800" example:"failover replica" doc:"Words that it has, in any order, the last of which may go on; at most 200 characters"`
 	Before  int64  `query:"before" minimum:"0" doc:"Only events with a lower index; next of the page before"`
 	Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 }
@@ -77,17 +80,17 @@ func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput
 	if err != nil {
 		return nil, err
 	}
-	entries, err := a.Log.Entries(ctx, audit.Filter{Type: in.Type, RequestID: in.Request, PersonID: in.Person,
-		HostID: in.Host, From: from, To: to, Before: in.Before, Limit: in.Limit})
+	found, err := a.Log.Search(ctx, audit.Filter{Type: in.Type, RequestID: in.Request, PersonID: in.Person,
+		HostID: in.Host, From: from, To: to, Text: in.Text, Before: in.Before, Limit: in.Limit})
 	if err != nil {
 		return nil, err
 	}
-	p := api.Page[api.Event]{Items: make([]api.Event, len(entries))}
-	for i, entry := range entries {
+	p := api.Page[api.Event]{Items: make([]api.Event, len(found.Entries))}
+	for i, entry := range found.Entries {
 		p.Items[i] = entry.API(false)
 	}
-	if n := len(entries); n == in.Limit && entries[n-1].Index > 0 {
-		p.Next = strconv.FormatInt(entries[n-1].Index, 10)
+	if found.Next > 0 {
+		p.Next = strconv.FormatInt(found.Next, 10)
 	}
 	return &body[api.Page[api.Event]]{p}, nil
 }
