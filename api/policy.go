@@ -45,6 +45,7 @@ type PolicyProposal struct {
 	Hash      string         `json:"hash" doc:"SHA-256 of the document, hex"`
 	Statement string         `json:"statement_hash,omitempty" doc:"SHA-256 of the canonical proposal, which the approver approves"`
 	Decision  *PolicyVerdict `json:"decision,omitempty"`
+	Assurance string         `json:"assurance,omitempty" enum:"session,provider" doc:"What proves a decision on it now: the broker's word, or the identity provider's signature; the version in force says which"`
 	Version   int64          `json:"version,string,omitempty" doc:"That it became"`
 	Actions   []Action       `json:"actions" doc:"What the caller can do: approve, deny, withdraw"`
 
@@ -61,6 +62,8 @@ type PolicyVerdict struct {
 	Verdict  Verdict   `json:"verdict"`
 	Comment  string    `json:"comment,omitempty"`
 	At       time.Time `json:"at"`
+
+	Evidence DecisionEvidence `json:"evidence" doc:"What proves that the approver said it"`
 }
 
 // PolicyDiff is how a document differs from the version before.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // Policy is the version in force with its document. Operators and auditors only,
@@ -33,6 +34,14 @@ func (c *Client) PolicyProposals(ctx context.Context, open bool, cursor string, 
 // PolicyProposal is one proposal with its document, diff and effect.
 func (c *Client) PolicyProposal(ctx context.Context, id string) (PolicyProposal, error) {
 	return fetch[PolicyProposal](ctx, c, v1(http.MethodGet, "policy", "proposals", id))
+}
+
+// WaitPolicyProposal is PolicyProposal, as soon as it has been decided on or
+// withdrawn, or as it is after the time, which is at most MaxWait.
+func (c *Client) WaitPolicyProposal(ctx context.Context, id string, wait time.Duration) (PolicyProposal, error) {
+	what := v1(http.MethodGet, "policy", "proposals", id).where(query("wait", wait.String()))
+	what.longer = wait
+	return fetch[PolicyProposal](ctx, c, what)
 }
 
 // PreviewPolicy says how the document differs from the version in force and what

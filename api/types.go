@@ -71,6 +71,7 @@ type Me struct {
 	Grants     []Request `json:"grants" doc:"The caller's requests that are approved or active, soonest end first"`
 	Waiting    int       `json:"waiting" doc:"How many requests wait for the caller's decision"`
 	Reviews    int       `json:"reviews" doc:"How many emergencies wait for the caller's review"`
+	Proposals  int       `json:"proposals" doc:"How many proposals of a policy wait for the caller's decision"`
 }
 
 // Host is one machine that runs sshd.
@@ -225,6 +226,7 @@ type Emergency struct {
 	Told         []string  `json:"told" doc:"Groups whose members are told at once, and may see it"`
 	ReviewGroups []string  `json:"review_groups" doc:"Members of these review it, if they are independent"`
 	ReviewBy     time.Time `json:"review_by"`
+	Assurance    string    `json:"assurance" enum:"session,provider" doc:"What proves a review of it: the broker's word, or the identity provider's signature"`
 	Overdue      bool      `json:"overdue" doc:"It is past review_by, and nobody has reviewed it"`
 	Review       *Review   `json:"review,omitempty" doc:"Absent while it waits"`
 }
@@ -244,6 +246,8 @@ type Review struct {
 	Late     bool      `json:"late" doc:"It came after review_by"`
 	Running  bool      `json:"running" doc:"The grant had not ended: what was done after the review is not signed off"`
 	At       time.Time `json:"at"`
+
+	Evidence DecisionEvidence `json:"evidence" doc:"What proves that the reviewer said it"`
 }
 
 // ReviewInput signs off an emergency.
@@ -296,14 +300,15 @@ type Decision struct {
 	Evidence DecisionEvidence `json:"evidence"`
 }
 
-// DecisionEvidence is what proves a decision, by its hashes: the statement itself
-// stands in the log (request.decided), the rest is kept with the decision.
+// DecisionEvidence is what proves a decision or a review, by its hashes: the
+// statement itself stands in the log (request.decided, review.given or
+// policy.decided), the rest is kept with what was said.
 type DecisionEvidence struct {
 	Assurance   string     `json:"assurance" enum:"session,provider" doc:"session: the broker's word; provider: the identity provider's signature"`
-	Statement   string     `json:"statement_hash" doc:"SHA-256 of the approver's statement, hex; the nonce of the ID token is the same in base64url"`
+	Statement   string     `json:"statement_hash" doc:"SHA-256 of the statement, hex; the nonce of the ID token is the same in base64url"`
 	IDTokenHash string     `json:"id_token_hash,omitempty" doc:"SHA-256 of the ID token that signs the statement, hex"`
 	KeysHash    string     `json:"keys_hash,omitempty" doc:"SHA-256 of the note about the provider's keys, hex; provider.keys_seen in the log has it"`
-	AuthTime    *time.Time `json:"auth_time,omitempty" doc:"When the provider authenticated the approver, if it said so"`
+	AuthTime    *time.Time `json:"auth_time,omitempty" doc:"When the provider authenticated the person, if it said so"`
 	AMR         []string   `json:"amr,omitempty" doc:"How, in its words (RFC 8176)"`
 	ACR         string     `json:"acr,omitempty" doc:"And how strongly, in its words"`
 }

@@ -19,8 +19,12 @@ import (
 // The forms of the texts about versions of the policy.
 const (
 	ProposalFormat       = "sallyport.policy-proposal/1"
-	PolicyDecisionFormat = "sallyport.policy-decision/1"
+	PolicyDecisionFormat = "sallyport.policy-decision/2"
 	ActivationFormat     = "sallyport.policy-activation/1"
+
+	// Decisions of before the provider could sign them have the assurance session,
+	// whatever the version said that was in force: the broker's note is what there is.
+	policyDecisionBefore = "sallyport.policy-decision/1"
 )
 
 // What the broker's notes about them vouch for (package audit/vouch): of the
@@ -65,9 +69,10 @@ type PolicyStatement struct {
 	Groups       []string          `json:"groups"` // of the approver then, that made them an operator
 	Comment      string            `json:"comment,omitempty"`
 	Time         time.Time         `json:"time"`
-	Random       string            `json:"random"`    // 128 bits, hex
-	Assurance    string            `json:"assurance"` // session: the broker's word
-	SignIn       *StatementSignIn  `json:"sign_in"`   // of the approver
+	Random       string            `json:"random"`              // 128 bits, hex
+	Assurance    string            `json:"assurance"`           // that of the version in force
+	SignIn       *StatementSignIn  `json:"sign_in,omitempty"`   // of the approver, with session
+	ClientID     string            `json:"client_id,omitempty"` // Sallyport's at the approver's issuer, with provider
 }
 
 // Encode returns the canonical bytes, in the same encoding as Terms.Encode.
@@ -75,6 +80,14 @@ func (s PolicyStatement) Encode() ([]byte, error) {
 	s.Time, s.SignIn = s.Time.UTC(), s.SignIn.utc()
 	return canonical(s)
 }
+
+func (s PolicyStatement) said() said {
+	return said{s.Approver, s.Groups, s.Time, s.Assurance, s.SignIn, s.ClientID}
+}
+
+// policyAssured is how strongly decisions on the version that is to follow p must
+// be proved.
+func policyAssured(p *policy.Policy) assured { return assured{assurance: string(p.Assurance)} }
 
 func (s *StatementSignIn) utc() *StatementSignIn {
 	if s == nil {
@@ -112,7 +125,8 @@ type VersionEvidence struct {
 
 	// Of a version that was proposed:
 	Proposal, Decision *VouchedStatement
-	Base               []byte // the document that it followed
+	Proof              evidence.Proof // of the approval
+	Base               []byte         // the document that it followed
 }
 
 // VouchedStatement is a canonical statement with the note that vouches for it.
@@ -144,6 +158,8 @@ func (v *VouchedStatement) open(kind, logKey string) (string, error) {
 //     version that was in force, not under the one proposed.
 //  4. The approval came after the proposal, under the version that the proposal
 //     was made for.
+//  5. The approval is proved as strongly as that version wants it, which package
+//     evidence says.
 func (e VersionEvidence) Check(logKey string) (Activation, error) {
 	var a Activation
 	text, err := vouch.Open(activationKind, e.Note, logKey)
@@ -196,7 +212,7 @@ func (e VersionEvidence) checkApproval(a Activation, logKey string) error {
 	}
 	operator := func(groups []string) bool { return slices.Contains(base.RolesOf(groups), api.Operator) }
 	switch {
-	case p.Format != ProposalFormat || d.Format != PolicyDecisionFormat:
+	case p.Format != ProposalFormat || d.Format != PolicyDecisionFormat && d.Format != policyDecisionBefore:
 		return errors.New("the statements are not of the forms that they should have")
 	case p.DocumentHash != a.Hash || d.DocumentHash != a.Hash:
 		return errors.New("another document was proposed or approved")
@@ -212,10 +228,18 @@ func (e VersionEvidence) checkApproval(a Activation, logKey string) error {
 		return errors.New("its author approved it")
 	case !operator(p.Groups) || !operator(d.Groups):
 		return errors.New("its author or its approver was no operator")
-	case p.Assurance != evidence.Session || d.Assurance != evidence.Session || p.SignIn == nil || d.SignIn == nil:
-		return errors.New("it is not said how the author or the approver had signed in")
+	case p.Assurance != evidence.Session || p.SignIn == nil:
+		return errors.New("it is not said how the author had signed in")
 	case d.Time.Before(p.Time) || a.Time.Before(d.Time):
 		return errors.New("it was approved out of its time")
+	}
+	want := policyAssured(base)
+	if d.Format == policyDecisionBefore {
+		want.assurance = evidence.Session
+	}
+	approval := Evidence{Statement: e.Decision.Text, Taken: a.Time, Proof: e.Proof}
+	if err := d.said().proved(want, approval, evidence.Anchor{LogKey: logKey}); err != nil {
+		return fmt.Errorf("the approval is not proved: %w", err)
 	}
 	return nil
 }

@@ -90,6 +90,10 @@ func (g Grant) checkDecisions(t Terms) (time.Time, error) {
 		return t.CreatedAt, nil
 	}
 	last := t.CreatedAt
+	want, err := t.assured()
+	if err != nil {
+		return last, ErrEvidence.Because(err)
+	}
 	behind := map[StatementApprover]bool{}
 	var approvals []policy.Approval
 	for _, e := range g.Decisions {
@@ -123,7 +127,7 @@ func (g Grant) checkDecisions(t Terms) (time.Time, error) {
 		if err := d.checkDelegation(t, e, g.Anchor); err != nil {
 			return last, err
 		}
-		if err := d.proved(t, e, g.Anchor); err != nil {
+		if err := d.said().proved(want, e, g.Anchor); err != nil {
 			return last, ErrEvidence.With("a decision is not proved").Because(err)
 		}
 		approvals = append(approvals, d.approval())

@@ -45,9 +45,9 @@ func (s *Service) Decide(ctx context.Context, c identity.Caller, id string, in a
 			return decision{}, nil, ErrProviderEvidence
 		}
 		st := newStatement(r.terms, r.termsHash, b, in, at)
-		st.SignIn = &StatementSignIn{AuthTime: c.AuthTime, AMR: append([]string{}, c.AMR...), ACR: c.ACR}
-		d, err := newDecision(st)
-		return d, nil, err
+		st.SignIn = signInOf(c)
+		k, err := keep(st, at)
+		return decision{kept: k, id: ids.New(ids.Decision), statement: st}, nil, err
 	})
 	if err != nil {
 		return api.Request{}, err
@@ -60,12 +60,6 @@ func checkDecision(in api.DecisionInput) error {
 		return ErrBadVerdict
 	}
 	return text("comment", in.Comment, maxReason)
-}
-
-// newDecision is a decision that says no more than its statement.
-func newDecision(st Statement) (decision, error) {
-	text, err := st.Encode()
-	return decision{id: ids.New(ids.Decision), statement: st, text: text, hash: hash(text)}, err
 }
 
 // prepare makes the decision on a locked request that may be decided by the
@@ -128,8 +122,11 @@ func (s *Service) takeLocked(ctx context.Context, tx pgx.Tx, c identity.Caller, 
 	if err != nil {
 		return err
 	}
-	d.taken = at
-	if err := s.checkProof(ctx, tx, r, d); err != nil {
+	want, err := r.terms.assured()
+	if err != nil {
+		return err
+	}
+	if err := s.checkProof(ctx, tx, want, d.statement.said(), d.kept); err != nil {
 		return err
 	}
 	if err := r.insertDecision(ctx, tx, d); err != nil {

@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,6 +52,7 @@ func (t *Terms) emergency(rule *policy.Rule, e *policy.Emergency, drill bool) {
 	t.Rule.Extend = nil
 	t.Emergency = &TermsEmergency{
 		Drill: drill, Told: []string{}, ReviewGroups: slices.Clone(e.ReviewBy), ReviewBy: t.CreatedAt.Add(e.ReviewWithin),
+		Assurance: string(rule.Assurance),
 	}
 	for _, g := range slices.Concat(t.groups(), e.Tell, e.ReviewBy) {
 		if !slices.Contains(t.Emergency.Told, g) {
@@ -156,8 +158,8 @@ func (s *Service) earlierEmergencies(ctx context.Context, db querier, personID s
 // its review, and while the newest has a review that its text and the log do not
 // prove: somebody wrote it into the database. (The others were proved when
 // the newest was asked for.) It returns the ids of those that it proved.
-func (s *Service) checkReviewed(ctx context.Context, t Terms) ([]string, error) {
-	list, err := s.earlierEmergencies(ctx, s.cfg.Pool, t.Person.ID, t.Emergency.Drill)
+func (s *Service) checkReviewed(ctx context.Context, personID string, drill bool) ([]string, error) {
+	list, err := s.earlierEmergencies(ctx, s.cfg.Pool, personID, drill)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +169,10 @@ func (s *Service) checkReviewed(ctx context.Context, t Terms) ([]string, error) 
 	proved := []string{}
 	for _, e := range newest(list) {
 		r, err := s.find(ctx, e.ID)
+		if errors.Is(err, ErrEvidence) {
+			return nil, ErrUnreviewed.With("the review of your emergency %s is not proved, so it does not count", e.ID).
+				Hinting("tell an operator: the database may have been changed by hand").Because(err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -223,14 +229,14 @@ func (r *request) emergency(people map[string]api.Person, now time.Time) *api.Em
 	if e == nil {
 		return nil
 	}
-	out := &api.Emergency{Drill: e.Drill, Told: e.Told, ReviewGroups: e.ReviewGroups, ReviewBy: e.ReviewBy}
+	out := &api.Emergency{Drill: e.Drill, Told: e.Told, ReviewGroups: e.ReviewGroups, ReviewBy: e.ReviewBy, Assurance: e.assurance()}
 	if r.review == nil {
 		out.Overdue = !now.Before(e.ReviewBy)
 		return out
 	}
 	v := r.review.statement
 	out.Review = &api.Review{ID: r.review.id, Reviewer: people[v.Reviewer.ID], Verdict: v.Verdict, Comment: v.Comment,
-		Late: v.Late, Running: v.Running, At: v.Time}
+		Late: v.Late, Running: v.Running, At: r.review.taken, Evidence: r.review.shown(v.said())}
 	return out
 }
 

@@ -13,37 +13,114 @@ import (
 	"sallyport/audit/event"
 )
 
-// proved says why the statement is not proved as the terms want it, or nil. A
-// decision has the assurance of its terms, neither a weaker one nor another.
-func (s Statement) proved(t Terms, e Evidence, a evidence.Anchor) error {
-	if s.Assurance != t.Rule.Assurance {
-		return fmt.Errorf("the decision has assurance %q, the terms want %q", s.Assurance, t.Rule.Assurance)
-	}
-	times, err := t.times()
-	if err != nil {
-		return err
-	}
-	d := evidence.Decision{
-		Statement: e.Statement, Issuer: s.Approver.Issuer, Subject: s.Approver.Subject, ClientID: s.ClientID,
-		Groups: s.ownGroups(), Made: s.Time, Taken: e.Taken, MaxAge: times.maxAge, ACRValues: t.Rule.ACRValues,
-	}
-	if s.SignIn != nil {
-		d.AuthTime = s.SignIn.AuthTime
-	}
-	return evidence.Verify(s.Assurance, d, e.Proof, a)
+// assured is how strongly what somebody says must be proved.
+type assured struct {
+	assurance string
+	maxAge    time.Duration // of the person's authentication; 0: any
+	acrValues []string
 }
 
-// checkProof refuses a decision that Check would not take later, in words for
-// the person who decides.
-func (s *Service) checkProof(ctx context.Context, tx pgx.Tx, r *request, d decision) error {
-	e, err := d.evidence(ctx, tx)
+// assured is how strongly decisions on the terms must be proved.
+func (t Terms) assured() (assured, error) {
+	times, err := t.times()
+	return assured{t.Rule.Assurance, times.maxAge, t.Rule.ACRValues}, err
+}
+
+// said is what a statement says of itself that its proof must fit.
+type said struct {
+	by        StatementApprover
+	groups    []string // that the provider must say they are in
+	at        time.Time
+	assurance string
+	signIn    *StatementSignIn
+	clientID  string
+}
+
+func (s Statement) said() said {
+	return said{s.Approver, s.ownGroups(), s.Time, s.Assurance, s.SignIn, s.ClientID}
+}
+
+// proved says why what was said is not proved as it must be, or nil. It has the
+// assurance that is wanted, neither a weaker one nor another.
+func (s said) proved(want assured, e Evidence, a evidence.Anchor) error {
+	if s.assurance != want.assurance {
+		return fmt.Errorf("it has assurance %q, and %q is wanted", s.assurance, want.assurance)
+	}
+	d := evidence.Decision{
+		Statement: e.Statement, Issuer: s.by.Issuer, Subject: s.by.Subject, ClientID: s.clientID,
+		Groups: s.groups, Made: s.at, Taken: e.Taken, MaxAge: want.maxAge, ACRValues: want.acrValues,
+	}
+	if s.signIn != nil {
+		d.AuthTime = s.signIn.AuthTime
+	}
+	return evidence.Verify(s.assurance, d, e.Proof, a)
+}
+
+// kept is a canonical statement as it is kept, with what proves it.
+type kept struct {
+	text     []byte
+	hash     string    // of text
+	taken    time.Time // by the broker; when it was said stands in the statement
+	idToken  string    // with assurance provider
+	keysHash string    // of the note about the keys that the token verifies with
+}
+
+// keep is a statement that the broker's word proves.
+func keep(st interface{ Encode() ([]byte, error) }, at time.Time) (kept, error) {
+	text, err := st.Encode()
+	return kept{text: text, hash: hash(text), taken: at}, err
+}
+
+// keepSigned is a statement that came back from the provider with its signature,
+// and the event of the provider's keys if they are news.
+func (s *Service) keepSigned(ctx context.Context, tx pgx.Tx, text []byte, in Signed, at time.Time) (kept, []event.Event, error) {
+	keysHash, events, err := s.keepKeys(ctx, tx, in.Keys, at)
+	return kept{text: text, hash: hash(text), taken: at, idToken: in.IDToken, keysHash: keysHash}, events, err
+}
+
+// evidence is what is kept as the checks want it.
+func (k kept) evidence(ctx context.Context, tx pgx.Tx) (Evidence, error) {
+	keys, err := keysNote(ctx, tx, k.keysHash)
+	return Evidence{Statement: k.text, Hash: k.hash, Taken: k.taken, Proof: evidence.Proof{IDToken: k.idToken, Keys: keys}}, err
+}
+
+// idTokenHash is how the log names the ID token; empty, if there is none.
+func (k kept) idTokenHash() string {
+	if k.idToken == "" {
+		return ""
+	}
+	return hash([]byte(k.idToken))
+}
+
+// shown is what proves what was said, for people who look.
+func (k kept) shown(s said) api.DecisionEvidence {
+	out := api.DecisionEvidence{Assurance: s.assurance, Statement: k.hash, IDTokenHash: k.idTokenHash(), KeysHash: k.keysHash}
+	switch {
+	case k.idToken != "":
+		out.AuthTime, out.AMR, out.ACR = evidence.Authentication(k.idToken)
+	case s.signIn != nil:
+		out.AuthTime, out.AMR, out.ACR = &s.signIn.AuthTime, s.signIn.AMR, s.signIn.ACR
+	}
+	return out
+}
+
+// checkProof refuses what would not be believed later, in words for the person who
+// says it.
+func (s *Service) checkProof(ctx context.Context, tx pgx.Tx, want assured, by said, k kept) error {
+	e, err := k.evidence(ctx, tx)
 	if err != nil {
 		return err
 	}
-	err = d.statement.proved(r.terms, e, s.anchor())
+	if err := by.proved(want, e, s.anchor()); err != nil {
+		return unproved(err)
+	}
+	return nil
+}
+
+// unproved says that the proof does not prove what somebody said, in words for
+// them.
+func unproved(err error) error {
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, evidence.ErrPerson):
 		return ErrOtherPerson.Because(err)
 	case errors.Is(err, evidence.ErrAge):
@@ -56,7 +133,7 @@ func (s *Service) checkProof(ctx context.Context, tx pgx.Tx, r *request, d decis
 		return ErrNotProved.With("the rule wants another way of signing in than the one that the identity provider says you used (acr)").
 			Hinting("decide again, and choose the stronger way when it asks you").Because(err)
 	case errors.Is(err, evidence.ErrGroups):
-		return ErrNotProved.With("the identity provider no longer says that you are in a group that decides on this request").
+		return ErrNotProved.With("the identity provider no longer says that you are in a group that decides on this").
 			Hinting("sign out and in again; if you should be in the group, ask whoever keeps the provider's groups").Because(err)
 	}
 	return ErrNotProved.Because(err)
@@ -66,42 +143,24 @@ func (s *Service) anchor() evidence.Anchor { return evidence.Anchor{LogKey: s.cf
 
 // evidence is the decision as Check wants it.
 func (d decision) evidence(ctx context.Context, tx pgx.Tx) (Evidence, error) {
-	keys, err := keysNote(ctx, tx, d.keysHash)
+	e, err := d.kept.evidence(ctx, tx)
 	if err != nil {
 		return Evidence{}, err
 	}
-	delegation, err := delegationNote(ctx, tx, d.statement)
-	return Evidence{Statement: d.text, Hash: d.hash, Taken: d.taken, Delegation: delegation,
-		Proof: evidence.Proof{IDToken: d.idToken, Keys: keys}}, err
+	e.Delegation, err = delegationNote(ctx, tx, d.statement)
+	return e, err
 }
 
 // event is the decision as the log has it.
 func (d decision) event() event.RequestDecided {
-	out := event.RequestDecided{
+	return event.RequestDecided{
 		DecisionID: d.id, Verdict: string(d.statement.Verdict), Comment: d.statement.Comment, TermsHash: d.statement.TermsHash,
 		Groups: d.statement.Groups, Evidence: string(d.text), EvidenceHash: d.hash,
-		Assurance: d.statement.Assurance, KeysHash: d.keysHash,
+		Assurance: d.statement.Assurance, IDTokenHash: d.idTokenHash(), KeysHash: d.keysHash,
 	}
-	if d.idToken != "" {
-		out.IDTokenHash = hash([]byte(d.idToken))
-	}
-	return out
 }
 
-// shown is what proves the decision, for people who look.
-func (d decision) shown() api.DecisionEvidence {
-	out := api.DecisionEvidence{Assurance: d.statement.Assurance, Statement: d.hash, KeysHash: d.keysHash}
-	switch in := d.statement.SignIn; {
-	case d.idToken != "":
-		out.IDTokenHash = hash([]byte(d.idToken))
-		out.AuthTime, out.AMR, out.ACR = evidence.Authentication(d.idToken)
-	case in != nil:
-		out.AuthTime, out.AMR, out.ACR = &in.AuthTime, in.AMR, in.ACR
-	}
-	return out
-}
-
-// keepKeys keeps what the provider published when a decision is taken, and
+// keepKeys keeps what the provider published when a statement is taken, and
 // returns the hash of the note about it. That is the newest note that there is,
 // if the provider's keys have not changed since and it is not too old; else a
 // new one, with its event.

@@ -241,6 +241,9 @@ func (s *Service) propose(ctx context.Context, c identity.Caller, d draft, in ap
 		if err := p.insert(ctx, tx); err != nil {
 			return err
 		}
+		if err := s.tellProposed(ctx, tx, p, d.base); err != nil {
+			return err
+		}
 		return s.cfg.Log.Stage(ctx, tx, e)
 	})
 }

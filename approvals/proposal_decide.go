@@ -2,17 +2,23 @@ package approvals
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
-	"sallyport/approvals/evidence"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
 	"sallyport/internal/ids"
 )
+
+// errSignedPolicy names the way where the version in force wants the provider's
+// signature.
+var errSignedPolicy = ErrProviderEvidence.With("decisions on the policy are signed by the identity provider, so they are given in a browser").
+	Hinting("open the proposal's page and decide there, or run: sally policy approve")
 
 // DecideProposal takes another operator's verdict. An approval brings the document
 // into force, as soon as the log has the event; a denial closes the proposal. The
@@ -22,48 +28,89 @@ import (
 //     proposed, and is not the author (P5);
 //  2. the proposal is open, and is the one that the caller saw;
 //  3. an approval is of a proposal for the version in force, whose document this
-//     process reads and finds fit, as when it was proposed.
+//     process reads and finds fit, as when it was proposed;
+//  4. the version in force takes the broker's own word for it (assurance session).
+//     Under others the answer is ErrProviderEvidence, and DraftPolicyDecision and
+//     Complete are the way.
 //
 // Proposals are decided one at a time. A refused decision is an event.
 func (s *Service) DecideProposal(ctx context.Context, c identity.Caller, id string, in api.PolicyDecisionInput) (api.PolicyProposal, error) {
-	if in.Verdict != api.Approve && in.Verdict != api.Deny {
-		return api.PolicyProposal{}, ErrBadVerdict
-	}
-	in.Comment = trim(in.Comment)
-	if err := text("comment", in.Comment, maxReason); err != nil {
+	if err := checkPolicyDecision(&in); err != nil {
 		return api.PolicyProposal{}, err
 	}
-	c, err := s.callerNow(ctx, c)
-	if err != nil {
-		return api.PolicyProposal{}, err
-	}
-	var activated []uuid.UUID
-	err = s.onProposal(ctx, c, id, func(tx pgx.Tx, p *proposal, head *policy.Policy) (events []event.Event, err error) {
-		if err := p.mayDecide(c.Person, in.Verdict, head); err != nil {
-			return nil, err
-		}
+	c, err := s.takePolicyDecision(ctx, c, id, in.Verdict, func(_ pgx.Tx, c identity.Caller, p *proposal, head *policy.Policy, at time.Time) (policyDecision, []event.Event, error) {
 		if in.Statement != "" && in.Statement != p.hash {
-			return nil, ErrOtherProposal
+			return policyDecision{}, nil, ErrOtherProposal
 		}
-		var next *policy.Policy
-		if in.Verdict == api.Approve {
-			if next, err = readDocument(p.document); err != nil {
-				return nil, err
-			}
-			if err := s.checkLockOut(ctx, tx, next); err != nil {
-				return nil, err
-			}
+		if head.Assurance == policy.Provider {
+			return policyDecision{}, nil, errSignedPolicy
 		}
-		decided, st, err := s.decideProposal(ctx, tx, c, p, head, in)
-		if err != nil || next == nil {
-			return []event.Event{decided}, err
-		}
-		e, err := s.activate(ctx, tx, c, p, head, next, st)
-		activated = append(activated, e.ID)
-		return []event.Event{decided, e}, err
+		st := p.newDecision(head, c.Person, in, at)
+		st.SignIn = signInOf(c)
+		k, err := keep(st, at)
+		return policyDecision{k, st}, nil, err
 	})
 	if err != nil {
-		return api.PolicyProposal{}, s.refusedPolicy(ctx, c, string(in.Verdict), id, err)
+		return api.PolicyProposal{}, err
+	}
+	return s.Proposal(ctx, c, id)
+}
+
+func checkPolicyDecision(in *api.PolicyDecisionInput) error {
+	if in.Verdict != api.Approve && in.Verdict != api.Deny {
+		return ErrBadVerdict
+	}
+	in.Comment = trim(in.Comment)
+	return text("comment", in.Comment, maxReason)
+}
+
+// newDecision is what the person says to the proposal, not proved in any way yet.
+// head is the version in force.
+func (p *proposal) newDecision(head *policy.Policy, by identity.Person, in api.PolicyDecisionInput, at time.Time) PolicyStatement {
+	return PolicyStatement{
+		Format: PolicyDecisionFormat, ProposalID: p.id, ProposalHash: p.hash, DocumentHash: p.statement.DocumentHash,
+		PolicyHash: head.Hash, Verdict: in.Verdict, Approver: approver(by), Groups: operatorGroups(head, by),
+		Comment: in.Comment, Time: at, Random: random128(), Assurance: string(head.Assurance),
+	}
+}
+
+// preparePolicy makes the decision on a locked proposal that the caller, as they
+// are known now, may decide on, to be taken at the time; and the events that come
+// before its own.
+type preparePolicy func(tx pgx.Tx, c identity.Caller, p *proposal, head *policy.Policy, at time.Time) (policyDecision, []event.Event, error)
+
+// takePolicyDecision takes one decision, and returns the caller as they are known now.
+func (s *Service) takePolicyDecision(ctx context.Context, c identity.Caller, id string, v api.Verdict, prepare preparePolicy) (identity.Caller, error) {
+	c, err := s.callerNow(ctx, c)
+	if err != nil {
+		return c, err
+	}
+	var activated []uuid.UUID
+	err = s.onProposal(ctx, c, id, func(tx pgx.Tx, p *proposal, head *policy.Policy) ([]event.Event, error) {
+		next, err := s.decidable(ctx, tx, p, c.Person, v, head)
+		if err != nil {
+			return nil, err
+		}
+		d, events, err := prepare(tx, c, p, head, notBefore(s.cfg.Clock.Now(), p.created))
+		if err != nil {
+			return nil, err
+		}
+		if err := s.checkProof(ctx, tx, policyAssured(head), d.statement.said(), d.kept); err != nil {
+			return nil, err
+		}
+		decided, err := s.decideProposal(ctx, tx, c, p, head, d)
+		if events = append(events, decided); err != nil || next == nil {
+			return events, err
+		}
+		e, err := s.activate(ctx, tx, c, p, head, next, d)
+		activated = append(activated, e.ID)
+		return append(events, e), err
+	})
+	if errors.Is(err, ErrProviderEvidence) {
+		return c, err // which refuses nothing, but names the way
+	}
+	if err != nil {
+		return c, s.refusedPolicy(ctx, c, string(v), id, err)
 	}
 	if len(activated) > 0 {
 		// If the log is late, so is the version; the approval stands.
@@ -75,54 +122,62 @@ func (s *Service) DecideProposal(ctx context.Context, c identity.Caller, id stri
 			s.cfg.Logger.Warn("a version was approved and is not in force here yet", "proposal", id, "error", err)
 		}
 	}
-	return s.Proposal(ctx, c, id)
+	return c, nil
 }
 
-// decideProposal keeps the verdict.
-func (s *Service) decideProposal(ctx context.Context, tx pgx.Tx, c identity.Caller, p *proposal, head *policy.Policy, in api.PolicyDecisionInput) (event.Event, PolicyStatement, error) {
-	at := s.cfg.Clock.Now()
-	if at.Before(p.created) { // replicas' clocks differ a little
-		at = p.created
+// notBefore is the time, or the other if that is later: replicas' clocks differ a
+// little.
+func notBefore(at, other time.Time) time.Time {
+	if at.Before(other) {
+		return other
 	}
-	st := PolicyStatement{
-		Format: PolicyDecisionFormat, ProposalID: p.id, ProposalHash: p.hash, DocumentHash: p.statement.DocumentHash,
-		PolicyHash: head.Hash, Verdict: in.Verdict, Approver: statementPerson(c), Groups: operatorGroups(head, c.Person),
-		Comment: in.Comment, Time: at, Random: random128(), Assurance: evidence.Session, SignIn: signInOf(c),
+	return at
+}
+
+// decidable refuses a verdict that the person cannot give, and returns the policy
+// that comes into force by it; nil, if none does.
+func (s *Service) decidable(ctx context.Context, db counter, p *proposal, by identity.Person, v api.Verdict, head *policy.Policy) (next *policy.Policy, err error) {
+	if err := p.mayDecide(by, v, head); err != nil || v != api.Approve {
+		return nil, err
 	}
-	text, err := st.Encode()
-	if err != nil {
-		return event.Event{}, st, err
+	if next, err = readDocument(p.document); err != nil {
+		return nil, err
 	}
+	return next, s.checkLockOut(ctx, db, next)
+}
+
+// decideProposal keeps the decision.
+func (s *Service) decideProposal(ctx context.Context, tx pgx.Tx, c identity.Caller, p *proposal, head *policy.Policy, d policyDecision) (event.Event, error) {
 	id := ids.New(ids.Decision)
-	if err := s.insertPolicyDecision(ctx, tx, id, p, st, text); err != nil {
-		return event.Event{}, st, err
+	if err := s.insertPolicyDecision(ctx, tx, id, p, d); err != nil {
+		return event.Event{}, err
 	}
-	return p.event(at, c, event.PolicyDecided{
-		ProposalID: p.id, DecisionID: id, Verdict: string(in.Verdict), Comment: in.Comment, ProposalHash: p.hash,
-		Groups: st.Groups, Evidence: string(text), EvidenceHash: hash(text),
-	}, head), st, p.close(ctx, tx, verdictState(in.Verdict))
+	if err := p.close(ctx, tx, verdictState(d.statement.Verdict)); err != nil {
+		return event.Event{}, err
+	}
+	return p.event(d.taken, c, event.PolicyDecided{
+		ProposalID: p.id, DecisionID: id, Verdict: string(d.statement.Verdict), Comment: d.statement.Comment, ProposalHash: p.hash,
+		Groups: d.statement.Groups, Evidence: string(d.text), EvidenceHash: d.hash,
+		Assurance: d.statement.Assurance, IDTokenHash: d.idTokenHash(), KeysHash: d.keysHash,
+	}, head), s.tellProposalClosed(ctx, tx, p, head, d.taken, c.ID)
 }
 
 // activate makes the approved document the next version.
-func (s *Service) activate(ctx context.Context, tx pgx.Tx, c identity.Caller, p *proposal, head, next *policy.Policy, st PolicyStatement) (event.Event, error) {
-	text, err := st.Encode()
-	if err != nil {
-		return event.Event{}, err
-	}
+func (s *Service) activate(ctx context.Context, tx pgx.Tx, c identity.Caller, p *proposal, head, next *policy.Policy, d policyDecision) (event.Event, error) {
 	n, err := nextVersion(ctx, tx)
 	if err != nil {
 		return event.Event{}, err
 	}
-	if err := insertVersion(ctx, tx, n, next, st.Time); err != nil {
+	if err := insertVersion(ctx, tx, n, next, d.taken); err != nil {
 		return event.Event{}, err
 	}
-	e := p.event(st.Time, c, event.PolicyActivated{
-		Rules: len(next.Rules), Bytes: len(next.Text), ProposalID: p.id, ProposalHash: p.hash, EvidenceHash: hash(text),
+	e := p.event(d.taken, c, event.PolicyActivated{
+		Rules: len(next.Rules), Bytes: len(next.Text), ProposalID: p.id, ProposalHash: p.hash, EvidenceHash: d.hash,
 		DiffHash: hash([]byte(policyDiff(head, next))), Author: p.authorID, Approver: c.ID,
 	}, head).Under(event.PolicyRef{Version: n, Hash: next.Hash})
 	return e, s.insertActivation(ctx, tx, Activation{
-		Format: ActivationFormat, Version: n, Hash: next.Hash, ProposalHash: p.hash, DecisionHash: hash(text),
-		EventID: e.ID.String(), Time: st.Time,
+		Format: ActivationFormat, Version: n, Hash: next.Hash, ProposalHash: p.hash, DecisionHash: d.hash,
+		EventID: e.ID.String(), Time: d.taken,
 	}, p.id)
 }
 
@@ -136,8 +191,12 @@ func (s *Service) Withdraw(ctx context.Context, c identity.Caller, id string) (a
 		if err := p.mayWithdraw(c.Person); err != nil {
 			return nil, err
 		}
-		return []event.Event{p.event(s.cfg.Clock.Now(), c, event.PolicyWithdrawn{ProposalID: p.id, ProposalHash: p.hash}, head)},
-			p.close(ctx, tx, proposalWithdrawn)
+		now := s.cfg.Clock.Now()
+		if err := p.close(ctx, tx, proposalWithdrawn); err != nil {
+			return nil, err
+		}
+		return []event.Event{p.event(now, c, event.PolicyWithdrawn{ProposalID: p.id, ProposalHash: p.hash}, head)},
+			s.tellProposalClosed(ctx, tx, p, head, now, c.ID)
 	})
 	if err != nil {
 		return api.PolicyProposal{}, s.refusedPolicy(ctx, c, "withdraw", id, err)

@@ -59,6 +59,9 @@ func sample(places []int, name func(int) string) api.Sample {
 func (n effectNames) show(e policy.Effect) *api.PolicyEffect {
 	out := &api.PolicyEffect{Summary: []string{}, Roles: []api.RoleEffect{}, Rules: []api.RuleEffect{},
 		Reach: []api.AccessEffect{}, More: e.More, People: len(n.people), Hosts: len(n.targets)}
+	if a := e.Assurance; a != nil {
+		out.Summary = append(out.Summary, fmt.Sprintf("what proves decisions on the policy itself goes from assurance %s to %s", a.Was, a.Now))
+	}
 	for _, r := range e.Roles {
 		said := api.RoleEffect{Role: r.Role, Was: notNil(r.Was), Now: notNil(r.Now),
 			Gains: sample(r.Gains, n.person), Loses: sample(r.Loses, n.person)}

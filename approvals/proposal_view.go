@@ -3,6 +3,7 @@ package approvals
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -211,6 +212,22 @@ func (s *Service) Proposal(ctx context.Context, c identity.Caller, id string) (a
 	return out, err
 }
 
+// ProposalClosed reports whether nobody can decide on the proposal any more, or
+// needs to. Whoever waits for it asks again and again, and this reads little.
+func (s *Service) ProposalClosed(ctx context.Context, c identity.Caller, id string) (bool, error) {
+	if err := s.readsPolicy(ctx, c, "policy.read"); err != nil {
+		return false, err
+	}
+	closed, err := oneRow(ctx, s.cfg.Pool, pgx.RowTo[bool], `SELECT state <> 'open' FROM policy_proposals WHERE id = $1`, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, ErrUnknownProposal
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading proposal %s: %w", id, err)
+	}
+	return closed, nil
+}
+
 // Proposals lists proposals, newest first; only open ones, if so wanted. The
 // cursor is the last page's next; the limit is at most 200, and 0 means 50.
 func (s *Service) Proposals(ctx context.Context, c identity.Caller, open bool, cursor string, limit int) (api.Page[api.PolicyProposal], error) {
@@ -249,7 +266,7 @@ func (s *Service) Proposals(ctx context.Context, c identity.Caller, open bool, c
 func (s *Service) showProposals(ctx context.Context, c identity.Caller, list []*proposal) ([]api.PolicyProposal, error) {
 	var people []string
 	for _, p := range list {
-		people = append(people, p.authorID, p.decision.Approver.ID)
+		people = append(people, p.authorID, p.decision.statement.Approver.ID)
 	}
 	names, err := s.names(ctx, people)
 	if err != nil {
@@ -261,7 +278,7 @@ func (s *Service) showProposals(ctx context.Context, c identity.Caller, list []*
 		out[i] = api.PolicyProposal{
 			ID: p.id, State: api.ProposalState(p.state), Author: names[p.authorID], Comment: p.statement.Comment,
 			CreatedAt: p.created, Base: api.PolicyRef{Version: p.base, Hash: p.statement.BaseHash},
-			Hash: p.statement.DocumentHash, Statement: p.hash, Version: p.version,
+			Hash: p.statement.DocumentHash, Statement: p.hash, Version: p.version, Assurance: string(force.Assurance),
 			Actions: []api.Action{
 				action("approve", p.mayDecide(c.Person, api.Approve, force)),
 				action("deny", p.mayDecide(c.Person, api.Deny, force)),
@@ -272,8 +289,9 @@ func (s *Service) showProposals(ctx context.Context, c identity.Caller, list []*
 			out[i].State = api.ProposalStale
 		}
 		if p.decisionID != "" {
-			out[i].Decision = &api.PolicyVerdict{ID: p.decisionID, Approver: names[p.decision.Approver.ID],
-				Verdict: p.decision.Verdict, Comment: p.decision.Comment, At: p.decision.Time}
+			d := p.decision
+			out[i].Decision = &api.PolicyVerdict{ID: p.decisionID, Approver: names[d.statement.Approver.ID],
+				Verdict: d.statement.Verdict, Comment: d.statement.Comment, At: d.taken, Evidence: d.shown(d.statement.said())}
 		}
 	}
 	return out, nil

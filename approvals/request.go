@@ -95,7 +95,7 @@ func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
 	var reviewed []string
 	switch {
 	case t.Emergency != nil:
-		if reviewed, err = s.checkReviewed(ctx, t); err != nil {
+		if reviewed, err = s.checkReviewed(ctx, t.Person.ID, t.drill()); err != nil {
 			return err
 		}
 		opened, err := r.startEmergency(c)
@@ -157,7 +157,7 @@ func (s *Service) checkAsker(ctx context.Context, t Terms) error {
 		err = s.checkOpen(ctx, s.cfg.Pool, t.Person.ID)
 	}
 	if err == nil && t.Emergency != nil {
-		_, err = s.checkReviewed(ctx, t)
+		_, err = s.checkReviewed(ctx, t.Person.ID, t.drill())
 	}
 	return err
 }

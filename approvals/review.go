@@ -2,8 +2,6 @@ package approvals
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
+	"sallyport/approvals/evidence"
 	"sallyport/approvals/identity"
-	"sallyport/audit"
 	"sallyport/audit/event"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
@@ -35,6 +33,8 @@ var (
 		"an emergency of your own waits for its review", "have yours reviewed first, by somebody else: nobody trades signatures")
 	ErrReviewed = refusal.New(refusal.Conflict, "already-reviewed",
 		"the emergency has been reviewed", "a review stands; look at it: sally show")
+	errSignedReview = ErrProviderEvidence.With("reviews of this emergency are signed by the identity provider, so they are given in a browser").
+			Hinting("open the request's page and review it there, or run: sally review")
 )
 
 // ReviewFormat names the form of ReviewStatement.
@@ -51,16 +51,18 @@ type ReviewStatement struct {
 	Groups     []string          `json:"groups"`      // of the reviewer then, those that may review
 	PolicyHash string            `json:"policy_hash"` // of the terms' policy
 	Comment    string            `json:"comment"`
-	Late       bool              `json:"late"`    // at the deadline or after it
-	Running    bool              `json:"running"` // the grant had not ended: what came after is not signed off
-	SignIn     *StatementSignIn  `json:"sign_in"` // of the reviewer: a review is the broker's own word
-	Time       time.Time         `json:"time"`
-	Random     string            `json:"random"` // 128 bits, hex: the hash tells nothing about the comment
+	Late       bool              `json:"late"`                // at the deadline or after it
+	Running    bool              `json:"running"`             // the grant had not ended: what came after is not signed off
+	Assurance  string            `json:"assurance,omitempty"` // that of the terms' emergency
+	SignIn     *StatementSignIn  `json:"sign_in,omitempty"`   // of the reviewer, with session
+	ClientID   string            `json:"client_id,omitempty"` // Sallyport's at the reviewer's issuer, with provider
+	Time       time.Time         `json:"time"`                // when the reviewer said it
+	Random     string            `json:"random"`              // 128 bits, hex: the hash tells nothing about the comment
 }
 
 // Encode returns the canonical bytes, in the same encoding as Terms.Encode.
 func (s ReviewStatement) Encode() ([]byte, error) {
-	s.Time = s.Time.UTC()
+	s.Time, s.SignIn = s.Time.UTC(), s.SignIn.utc()
 	return canonical(s)
 }
 
@@ -77,6 +79,32 @@ func ParseReview(text []byte) (ReviewStatement, error) {
 	return s, nil
 }
 
+// said is what the review says of itself that its proof must fit. Reviews of
+// before there was a choice do not say what proves them.
+func (s ReviewStatement) said() said {
+	assurance := s.Assurance
+	if assurance == "" {
+		assurance = evidence.Session
+	}
+	return said{s.Reviewer, s.Groups, s.Time, assurance, s.SignIn, s.ClientID}
+}
+
+// assurance is what proves a review of the emergency.
+func (e TermsEmergency) assurance() string {
+	if e.Assurance == "" {
+		return evidence.Session
+	}
+	return e.Assurance
+}
+
+// reviewAssured is how strongly a review of the terms' emergency must be proved: as
+// a decision on them.
+func (t Terms) reviewAssured() (assured, error) {
+	want, err := t.assured()
+	want.assurance = t.Emergency.assurance()
+	return want, err
+}
+
 // CheckReview verifies that the evidence signs off the emergency of the terms. It
 // is pure. The rules:
 //
@@ -85,7 +113,8 @@ func ParseReview(text []byte) (ReviewStatement, error) {
 //  3. The reviewer is a person, in a group that the terms let review, and not the
 //     requester under any id (P5).
 //  4. It was given after the door was opened, and says so if it was late.
-func CheckReview(t Terms, termsHash string, e Evidence) (ReviewStatement, error) {
+//  5. It is proved as strongly as the terms want it, which package evidence says.
+func CheckReview(t Terms, termsHash string, e Evidence, a evidence.Anchor) (ReviewStatement, error) {
 	if t.Emergency == nil {
 		return ReviewStatement{}, ErrEvidence.With("a review of what was no emergency")
 	}
@@ -111,6 +140,13 @@ func CheckReview(t Terms, termsHash string, e Evidence) (ReviewStatement, error)
 	case s.Time.Before(t.CreatedAt) || s.Late != !s.Time.Before(t.Emergency.ReviewBy):
 		return s, ErrEvidence.With("a review was given out of its time")
 	}
+	want, err := t.reviewAssured()
+	if err == nil {
+		err = s.said().proved(want, e, a)
+	}
+	if err != nil {
+		return s, ErrEvidence.With("a review is not proved").Because(err)
+	}
 	return s, nil
 }
 
@@ -122,9 +158,8 @@ func (p TermsPerson) is(id, issuer, subject string) bool {
 
 // review is a row of reviews.
 type review struct {
+	kept
 	id        string
-	text      []byte
-	hash      string
 	statement ReviewStatement
 }
 
@@ -133,26 +168,57 @@ type review struct {
 //  1. the request is an emergency that nobody has reviewed, running or not;
 //  2. the reviewer is independent: not the requester, in a group of the terms at
 //     their last sign-in, and without an unreviewed emergency of their own (P5);
-//  3. the reviewer has not been removed, and says why.
+//  3. the reviewer has not been removed, and says why;
+//  4. the terms take the broker's own word for it (assurance session). Under others
+//     the answer is ErrProviderEvidence, and DraftReview and Complete are the way.
 //
 // Whoever finds that the emergency was not justified also ends its grant, if it
 // runs. Of two reviews at once one counts. A review after the deadline counts, and
 // says that it was late. A refused review is an event.
 func (s *Service) Review(ctx context.Context, c identity.Caller, id string, in api.ReviewInput) (api.Request, error) {
-	if in.Verdict != api.Justified && in.Verdict != api.NotJustified {
-		return api.Request{}, ErrBadReview
-	}
-	if in.Comment = strings.TrimSpace(in.Comment); in.Comment == "" {
-		return api.Request{}, ErrNoComment
-	}
-	if err := text("comment", in.Comment, maxReason); err != nil {
+	if err := checkReview(&in); err != nil {
 		return api.Request{}, err
 	}
-	person, err := s.cfg.People.Person(ctx, c.ID)
+	c, err := s.takeReview(ctx, c, id, in.Verdict, func(_ pgx.Tx, c identity.Caller, r *request, at time.Time) (review, []event.Event, error) {
+		if r.terms.Emergency.assurance() == evidence.Provider {
+			return review{}, nil, errSignedReview
+		}
+		st := r.newReview(c.Person, in, at)
+		st.SignIn = signInOf(c)
+		k, err := keep(st, at)
+		return review{kept: k, statement: st}, nil, err
+	})
 	if err != nil {
 		return api.Request{}, err
 	}
-	c.Person = person
+	return s.Get(ctx, c, id)
+}
+
+func checkReview(in *api.ReviewInput) error {
+	if in.Verdict != api.Justified && in.Verdict != api.NotJustified {
+		return ErrBadReview
+	}
+	if in.Comment = strings.TrimSpace(in.Comment); in.Comment == "" {
+		return ErrNoComment
+	}
+	return text("comment", in.Comment, maxReason)
+}
+
+// prepareReview makes the review, by the caller as they are known now, of a locked
+// request that they may review, to be taken at the time; and the events that come
+// before its own.
+type prepareReview func(tx pgx.Tx, c identity.Caller, r *request, at time.Time) (review, []event.Event, error)
+
+// takeReview takes one review, and returns the caller as they are known now.
+func (s *Service) takeReview(ctx context.Context, c identity.Caller, id, verdict string, p prepareReview) (identity.Caller, error) {
+	c, err := s.callerNow(ctx, c)
+	if err != nil {
+		return c, err
+	}
+	trades, err := s.trades(ctx, c.ID)
+	if err != nil {
+		return c, err
+	}
 	var r *request
 	err = pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) (err error) {
 		present := s.cfg.People.HoldPresent(ctx, tx, c.ID)
@@ -162,50 +228,56 @@ func (s *Service) Review(ctx context.Context, c identity.Caller, id string, in a
 		if present != nil {
 			return present
 		}
-		return s.review(ctx, tx, c, r, in)
+		return s.takeReviewLocked(ctx, tx, c, r, trades, p)
 	})
 	if refused := refusal.As(err); r != nil && refused != nil && (refused.Kind == refusal.Denied || refused.Kind == refusal.Conflict) {
-		s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source,
-			event.ReviewRefused{Verdict: in.Verdict, Code: refused.Code, Reason: refused.Detail}))
+		if !refused.Is(ErrProviderEvidence) { // which refuses nothing, but names the way
+			s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source,
+				event.ReviewRefused{Verdict: verdict, Code: refused.Code, Reason: refused.Detail}))
+		}
 		if !r.visible(c) {
 			err = ErrUnknownRequest
 		}
 	}
-	if err != nil {
-		return api.Request{}, err
+	if err == nil {
+		s.cfg.Log.Kick()
 	}
-	s.cfg.Log.Kick()
-	return s.Get(ctx, c, id)
+	return c, err
 }
 
-// review takes the review of a locked request.
-func (s *Service) review(ctx context.Context, tx pgx.Tx, c identity.Caller, r *request, in api.ReviewInput) error {
+// takeReviewLocked takes the review of a locked request. trades: the reviewer has
+// an unreviewed emergency of their own, as far as was known before the lock.
+func (s *Service) takeReviewLocked(ctx context.Context, tx pgx.Tx, c identity.Caller, r *request, trades bool, p prepareReview) error {
 	own, err := s.hasUnreviewed(ctx, tx, c.ID)
 	if err != nil {
 		return err
 	}
 	at := s.cfg.Clock.Now()
 	r.settle(at)
-	if err := r.mayReview(c.Person, own); err != nil {
+	if err := r.mayReview(c.Person, own || trades); err != nil {
 		return err
 	}
 	// Replicas' clocks differ a little; a review is never dated before its emergency.
 	if at.Before(r.terms.CreatedAt) {
 		at = r.terms.CreatedAt
 	}
-	v := review{id: ids.New(ids.Review), statement: r.newReview(c, in, at)}
-	if v.text, err = v.statement.Encode(); err != nil {
+	v, events, err := p(tx, c, r, at)
+	if err != nil {
 		return err
 	}
-	v.hash = hash(v.text)
+	e, err := v.evidence(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if _, err := CheckReview(r.terms, r.termsHash, e, s.anchor()); err != nil {
+		return unproved(err)
+	}
+	v.id = ids.New(ids.Review)
 	if err := r.insertReview(ctx, tx, v); err != nil {
 		return err
 	}
-	events := []event.Event{r.event(at, c.Actor(), c.Source, event.ReviewGiven{
-		Drill: r.terms.Emergency.Drill, ReviewID: v.id, Verdict: in.Verdict, Comment: in.Comment, Late: v.statement.Late,
-		TermsHash: r.termsHash, Groups: v.statement.Groups, Evidence: string(v.text), EvidenceHash: v.hash,
-	})}
-	if in.Verdict == api.NotJustified && r.granted() {
+	events = append(events, r.event(at, c.Actor(), c.Source, v.event(r.terms)))
+	if v.statement.Verdict == api.NotJustified && r.granted() {
 		events = append(events, r.event(at, c.Actor(), c.Source, r.end("revoked", at)))
 	}
 	if err := r.save(ctx, tx); err != nil {
@@ -215,6 +287,16 @@ func (s *Service) review(ctx context.Context, tx pgx.Tx, c identity.Caller, r *r
 		return err
 	}
 	return s.cfg.Log.Stage(ctx, tx, events...)
+}
+
+// event is the review as the log has it.
+func (v review) event(t Terms) event.ReviewGiven {
+	st := v.statement
+	return event.ReviewGiven{
+		Drill: t.Emergency.Drill, ReviewID: v.id, Verdict: st.Verdict, Comment: st.Comment, Late: st.Late,
+		TermsHash: st.TermsHash, Groups: st.Groups, Evidence: string(v.text), EvidenceHash: v.hash,
+		Assurance: st.said().assurance, IDTokenHash: v.idTokenHash(), KeysHash: v.keysHash,
+	}
 }
 
 // mayReview says why the person cannot review the request, or nil. unreviewed:
@@ -236,133 +318,14 @@ func (r *request) mayReview(p identity.Person, unreviewed bool) error {
 	return nil
 }
 
-func (r *request) newReview(c identity.Caller, in api.ReviewInput, at time.Time) ReviewStatement {
-	var random [16]byte
-	rand.Read(random[:]) // never fails: crypto/rand crashes the process instead
+// newReview is what the person finds about the request, not proved in any way yet.
+func (r *request) newReview(p identity.Person, in api.ReviewInput, at time.Time) ReviewStatement {
 	e := r.terms.Emergency
 	return ReviewStatement{
 		Format: ReviewFormat, RequestID: r.id, TermsHash: r.termsHash, Verdict: in.Verdict,
-		Reviewer:   StatementApprover{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject},
-		Groups:     slices.DeleteFunc(slices.Clone(e.ReviewGroups), func(g string) bool { return !slices.Contains(c.Groups, g) }),
+		Reviewer:   approver(p),
+		Groups:     slices.DeleteFunc(slices.Clone(e.ReviewGroups), func(g string) bool { return !slices.Contains(p.Groups, g) }),
 		PolicyHash: r.terms.PolicyHash, Comment: in.Comment,
-		SignIn: &StatementSignIn{AuthTime: c.AuthTime.UTC(), AMR: append([]string{}, c.AMR...), ACR: c.ACR},
-		Late:   !at.Before(e.ReviewBy), Running: r.granted(), Time: at, Random: hex.EncodeToString(random[:]),
+		Late: !at.Before(e.ReviewBy), Running: r.granted(), Assurance: e.Assurance, Time: at, Random: random128(),
 	}
-}
-
-// insertReview adds a review to a locked request, in the database and in r.
-func (r *request) insertReview(ctx context.Context, tx pgx.Tx, v review) error {
-	r.review = &v
-	_, err := tx.Exec(ctx, `
-		INSERT INTO reviews (id, request_id, requester_id, reviewer_id, statement, statement_hash, reviewed_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		v.id, r.id, r.personID, v.statement.Reviewer.ID, v.text, v.hash, v.statement.Time)
-	if err != nil {
-		return fmt.Errorf("writing the review of request %s: %w", r.id, err)
-	}
-	return nil
-}
-
-// addReviews reads the reviews of those that are emergencies. One that does not
-// sign off its terms was written by hand.
-func addReviews(ctx context.Context, db querier, list []*request) error {
-	byID, keys := map[string]*request{}, []string{}
-	for _, r := range list {
-		if r.terms.Emergency != nil {
-			byID[r.id], keys = r, append(keys, r.id)
-		}
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	rows, err := db.Query(ctx, `SELECT request_id, id, statement, statement_hash FROM reviews WHERE request_id = ANY($1)`, keys)
-	if err != nil {
-		return fmt.Errorf("reading reviews: %w", err)
-	}
-	var id string
-	var v review
-	_, err = pgx.ForEachRow(rows, []any{&id, &v.id, &v.text, &v.hash}, func() error {
-		r := byID[id]
-		statement, err := CheckReview(r.terms, r.termsHash, Evidence{Statement: v.text, Hash: v.hash})
-		if err != nil {
-			r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", id, err))
-		}
-		r.review = &review{id: v.id, text: slices.Clone(v.text), hash: v.hash, statement: statement}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("reading reviews: %w", err)
-	}
-	return nil
-}
-
-// reviewLogged reports whether the log has the request's review, exactly.
-func (s *Service) reviewLogged(ctx context.Context, r *request) (bool, error) {
-	entries, err := s.cfg.Log.Entries(ctx, audit.Filter{RequestID: r.id, Type: "review.given"})
-	if err != nil {
-		return false, err
-	}
-	for _, entry := range entries {
-		e, err := entry.Event()
-		if err != nil {
-			return false, err
-		}
-		given, ok := e.Data.(event.ReviewGiven)
-		if ok && r.review != nil && e.Subject.RequestID == r.id && given.EvidenceHash == r.review.hash && given.Evidence == string(r.review.text) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// waitsForReview is true of a row e of emergencies that nobody has reviewed.
-const waitsForReview = `(NOT EXISTS (SELECT FROM reviews v WHERE v.request_id = e.request_id))`
-
-// hasUnreviewed reports whether the person has an emergency, a real one, that
-// nobody has reviewed.
-func (s *Service) hasUnreviewed(ctx context.Context, db querier, personID string) (bool, error) {
-	rows, err := db.Query(ctx, `SELECT EXISTS (SELECT FROM emergencies e WHERE e.person_id = $1 AND NOT e.drill AND `+waitsForReview+`)`, personID)
-	if err != nil {
-		return false, fmt.Errorf("reading unreviewed emergencies: %w", err)
-	}
-	found, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	if err != nil {
-		return false, fmt.Errorf("reading unreviewed emergencies: %w", err)
-	}
-	return found, nil
-}
-
-// addReviewActions says of the emergencies of a list whether the caller can review
-// them, and if not, why.
-func (s *Service) addReviewActions(ctx context.Context, c identity.Caller, list []*request, out []api.Request) error {
-	waits := func(r *request) bool { return r.mayReview(c.Person, false) == nil }
-	own := false
-	if slices.ContainsFunc(list, waits) {
-		var err error
-		if own, err = s.hasUnreviewed(ctx, s.cfg.Pool, c.ID); err != nil {
-			return err
-		}
-	}
-	for i, r := range list {
-		if r.terms.Emergency != nil {
-			out[i].Actions = append(out[i].Actions, action("review", r.mayReview(c.Person, own)))
-		}
-	}
-	return nil
-}
-
-// reviewsForMe selects the emergencies e that @me could review.
-const reviewsForMe = `(e.person_id <> @me AND e.review_groups && @groups::text[] AND ` + waitsForReview + `
-	AND NOT EXISTS (SELECT FROM emergencies mine WHERE mine.person_id = @me AND NOT mine.drill
-		AND NOT EXISTS (SELECT FROM reviews v WHERE v.request_id = mine.request_id)))`
-
-// CountReviews is how many emergencies wait for the caller's review.
-func (s *Service) CountReviews(ctx context.Context, c identity.Caller) (int, error) {
-	var n int
-	err := s.cfg.Pool.QueryRow(ctx, `SELECT count(*) FROM emergencies e WHERE `+reviewsForMe,
-		pgx.NamedArgs{"me": c.ID, "groups": notNil(c.Groups)}).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("counting reviews: %w", err)
-	}
-	return n, nil
 }

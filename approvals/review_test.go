@@ -9,6 +9,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals"
+	"sallyport/approvals/evidence"
 	"sallyport/approvals/identity"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
@@ -217,7 +218,8 @@ func reviewOf(t testing.TB, r api.Request, by identity.Caller, at time.Time, cha
 	t.Helper()
 	s := approvals.ReviewStatement{Format: approvals.ReviewFormat, RequestID: r.ID, TermsHash: r.TermsHash, Verdict: api.Justified,
 		Reviewer: approvals.StatementApprover{ID: by.ID, Issuer: by.Issuer, Subject: by.Subject}, Groups: []string{"security"},
-		PolicyHash: r.Policy.Hash, Comment: "fine", Running: true, Time: at, Random: strings.Repeat("0", 32)}
+		PolicyHash: r.Policy.Hash, Comment: "fine", Running: true, Time: at,
+		Assurance: evidence.Session, SignIn: &approvals.StatementSignIn{AuthTime: start, AMR: []string{}}, Random: strings.Repeat("0", 32)}
 	change(&s)
 	text, err := s.Encode()
 	must(t, err)
@@ -248,9 +250,13 @@ func TestP5_CheckReviewRefusesForgeries(t *testing.T) {
 		"late, and not saying":   func(s *approvals.ReviewStatement) { s.Time = start.Add(4 * time.Hour) },
 		"in time, saying late":   func(s *approvals.ReviewStatement) { s.Late = true },
 		"of no form":             func(s *approvals.ReviewStatement) { s.Format = approvals.StatementFormat },
+		"without a sign-in":      func(s *approvals.ReviewStatement) { s.SignIn = nil },
+		"another assurance":      func(s *approvals.ReviewStatement) { s.Assurance = evidence.Provider },
+		"of no assurance":        func(s *approvals.ReviewStatement) { s.Assurance = "none" },
+		"by an application":      func(s *approvals.ReviewStatement) { s.ClientID = "sallyport" },
 	} {
 		want, text := reviewOf(t, r, sam, start, change)
-		got, err := approvals.CheckReview(g.Terms, g.TermsHash, approvals.Evidence{Statement: text, Hash: sum(text)})
+		got, err := approvals.CheckReview(g.Terms, g.TermsHash, approvals.Evidence{Statement: text, Hash: sum(text), Taken: start}, g.Anchor)
 		if name == "" {
 			if err != nil || got.Comment != want.Comment {
 				t.Errorf("an honest review: %v", err)
@@ -265,12 +271,12 @@ func TestP5_CheckReviewRefusesForgeries(t *testing.T) {
 		"a space":      {Statement: append(text[:len(text):len(text)], ' '), Hash: sum(append(text[:len(text):len(text)], ' '))},
 		"nothing":      {Hash: sum(nil)},
 	} {
-		if _, err := approvals.CheckReview(g.Terms, g.TermsHash, e); !errors.Is(err, approvals.ErrEvidence) {
+		if _, err := approvals.CheckReview(g.Terms, g.TermsHash, e, g.Anchor); !errors.Is(err, approvals.ErrEvidence) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	g.Terms.Emergency = nil
-	if _, err := approvals.CheckReview(g.Terms, g.TermsHash, approvals.Evidence{Statement: text, Hash: sum(text)}); !errors.Is(err, approvals.ErrEvidence) {
+	if _, err := approvals.CheckReview(g.Terms, g.TermsHash, approvals.Evidence{Statement: text, Hash: sum(text), Taken: start}, g.Anchor); !errors.Is(err, approvals.ErrEvidence) {
 		t.Errorf("of what was no emergency: %v", err)
 	}
 }
@@ -300,13 +306,19 @@ func TestForgedReviews(t *testing.T) {
 		_, err = h.Preview(t.Context(), erin, in)
 		refused(t, err, approvals.ErrUnreviewed)
 	}
-	// What is no review makes the whole request unreadable, and gives nothing.
+	// What is no review makes the whole request unreadable, and gives nothing; the
+	// explanation says why nothing is given.
 	olaf := h.person("olaf", "engineers", "oncall")
 	bad := h.opened(olaf, emergencyInput())
 	must(t, insert(bad, sam, []byte("{}")))
 	refused(t, h.use(olaf, bad.ID, "SHA256:k"), approvals.ErrEvidence)
 	_, err := h.Request(t.Context(), olaf, emergencyInput())
-	refused(t, err, approvals.ErrEvidence)
+	refused(t, err, approvals.ErrUnreviewed)
+	why, err := h.Explain(t.Context(), olaf, api.ExplainInput{Host: "db-1", Login: "dba", Emergency: true})
+	must(t, err)
+	if why.Allowed || why.Code != approvals.ErrUnreviewed.Code || !strings.Contains(why.Detail, "the review of your emergency "+bad.ID+" is not proved") {
+		t.Errorf("the explanation is %+v", why)
+	}
 
 	pia := h.person("pia", "engineers", "oncall", "security")
 	own := h.opened(pia, emergencyInput())
@@ -316,7 +328,7 @@ func TestForgedReviews(t *testing.T) {
 	}
 	must(t, insert(own, sam, text)) // under Sam's name in the column; the text says who
 	_, err = h.Request(t.Context(), pia, emergencyInput())
-	refused(t, err, approvals.ErrEvidence)
+	refused(t, err, approvals.ErrUnreviewed)
 
 	signed := h.opened(h.person("ida", "engineers", "oncall"), emergencyInput())
 	h.reviewed(sam, signed.ID, api.NotJustified)

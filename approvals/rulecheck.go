@@ -95,7 +95,8 @@ func (t Terms) checkRule(p *policy.Policy, extends *TermsExtend) error {
 	switch {
 	case t.Emergency != nil:
 		e := rule.Emergency
-		if e == nil || !slices.Equal(t.Emergency.ReviewGroups, e.ReviewBy) || !t.Emergency.ReviewBy.Equal(t.CreatedAt.Add(e.ReviewWithin)) {
+		said := t.Emergency.Assurance
+		if e == nil || said != "" && said != string(rule.Assurance) || !slices.Equal(t.Emergency.ReviewGroups, e.ReviewBy) || !t.Emergency.ReviewBy.Equal(t.CreatedAt.Add(e.ReviewWithin)) {
 			return errors.New("the rule has no such emergency")
 		}
 		want, most = termsRule(rule, false), e.MaxDuration

@@ -38,14 +38,10 @@ type request struct {
 
 // decision is a row of decisions.
 type decision struct {
+	kept
 	id        string
-	text      []byte
-	hash      string
 	statement Statement
-	taken     time.Time // by the broker; when it was said stands in the statement
-	idToken   string    // with assurance provider
-	keysHash  string    // of the note about the keys that the token verifies with
-	void      bool      // counts no more: the approver was removed before it had opened anything
+	void      bool // counts no more: the approver was removed before it had opened anything
 }
 
 // newRequest is a request that nobody has decided on.

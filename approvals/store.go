@@ -63,7 +63,7 @@ func (s *Service) requests(ctx context.Context, db querier, sql string, args ...
 	if err := addDecisions(rows, list); err != nil {
 		return nil, err
 	}
-	if err := addReviews(ctx, db, list); err != nil {
+	if err := s.addReviews(ctx, db, list); err != nil {
 		return nil, err
 	}
 	return list, s.addExtensions(ctx, db, list)
@@ -135,7 +135,7 @@ func (s *Service) one(ctx context.Context, db querier, sql, id string) (*request
 	if len(list) == 0 {
 		return nil, ErrUnknownRequest
 	}
-	if err := addReviews(ctx, db, list); err != nil {
+	if err := s.addReviews(ctx, db, list); err != nil {
 		return nil, err
 	}
 	if err := s.addExtensions(ctx, db, list); err != nil {

@@ -48,6 +48,9 @@ type TermsEmergency struct {
 	Told         []string  `json:"told"`          // groups whose members are told at once, and may see it
 	ReviewGroups []string  `json:"review_groups"` // groups whose members may review it, if they are independent
 	ReviewBy     time.Time `json:"review_by"`
+	// Assurance is the review's: session or provider, with the rule's max_age and
+	// acr_values. Terms of before reviews could be signed do not say: session.
+	Assurance string `json:"assurance,omitempty"`
 }
 
 // TermsPerson is the requester in the terms.

@@ -34,37 +34,44 @@ type proposal struct {
 	created   time.Time
 	state     string
 
-	decisionID string
-	decision   PolicyStatement
-	decided    *time.Time
+	decisionID string // empty: nobody has decided
+	decision   policyDecision
 	version    int64 // that it became; 0: none
+}
+
+// policyDecision is what another operator said to a proposal.
+type policyDecision struct {
+	kept
+	statement PolicyStatement
 }
 
 // selectProposals is what scanProposal reads.
 const selectProposals = `
 	SELECT p.id, p.author_id, p.base_version, p.statement, p.statement_hash, p.note, p.created_at, p.state,
-		coalesce(d.id, ''), d.statement, d.decided_at, coalesce(a.version, 0)
+		coalesce(d.id, ''), d.statement, coalesce(d.statement_hash, ''), d.decided_at, coalesce(d.id_token, ''), coalesce(d.keys_hash, ''),
+		coalesce(a.version, 0)
 	FROM policy_proposals AS p
 	LEFT JOIN policy_decisions AS d ON d.proposal_id = p.id
 	LEFT JOIN policy_activations AS a ON a.proposal_id = p.id `
 
 func scanProposal(row pgx.CollectableRow) (*proposal, error) {
 	var p proposal
-	var decision []byte
+	var decided *time.Time
+	d := &p.decision
 	err := row.Scan(&p.id, &p.authorID, &p.base, &p.text, &p.hash, &p.note, &p.created, &p.state,
-		&p.decisionID, &decision, &p.decided, &p.version)
+		&p.decisionID, &d.text, &d.hash, &decided, &d.idToken, &d.keysHash, &p.version)
 	if err != nil {
 		return nil, err
 	}
 	p.created = p.created.UTC()
-	if p.decided != nil {
-		*p.decided = p.decided.UTC()
+	if decided != nil {
+		d.taken = decided.UTC()
 	}
 	if err := parseCanonical(p.text, &p.statement); err != nil {
 		return nil, ErrEvidence.Because(fmt.Errorf("proposal %s: %w", p.id, err))
 	}
-	if decision != nil {
-		if err := parseCanonical(decision, &p.decision); err != nil {
+	if d.text != nil {
+		if err := parseCanonical(d.text, &d.statement); err != nil {
 			return nil, ErrEvidence.Because(fmt.Errorf("the decision on proposal %s: %w", p.id, err))
 		}
 	}
@@ -145,15 +152,17 @@ func (p *proposal) close(ctx context.Context, tx pgx.Tx, state string) error {
 }
 
 // insertPolicyDecision adds the decision on a locked proposal.
-func (s *Service) insertPolicyDecision(ctx context.Context, tx pgx.Tx, id string, p *proposal, d PolicyStatement, text []byte) error {
-	note, err := s.cfg.Log.Vouch(decisionKind, hash(text))
+func (s *Service) insertPolicyDecision(ctx context.Context, tx pgx.Tx, id string, p *proposal, d policyDecision) error {
+	note, err := s.cfg.Log.Vouch(decisionKind, d.hash)
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `
-		INSERT INTO policy_decisions (id, proposal_id, author_id, approver_id, statement, statement_hash, note, decided_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		id, p.id, p.authorID, d.Approver.ID, text, hash(text), note, d.Time)
+		INSERT INTO policy_decisions (id, proposal_id, author_id, approver_id, statement, statement_hash, note, decided_at,
+			assurance, id_token, keys_hash)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, ''), nullif($11, ''))`,
+		id, p.id, p.authorID, d.statement.Approver.ID, d.text, d.hash, note, d.taken,
+		d.statement.Assurance, d.idToken, d.keysHash)
 	if err != nil {
 		return fmt.Errorf("writing the decision on proposal %s: %w", p.id, err)
 	}
@@ -192,18 +201,19 @@ func readVersion(ctx context.Context, db querier, n int64) (version, error) {
 	v, err := oneRow(ctx, db, func(row pgx.CollectableRow) (version, error) {
 		v := version{VersionEvidence: VersionEvidence{Version: n}}
 		var p, d VouchedStatement
-		err := row.Scan(&v.Document, &v.Note, &v.eventID, &p.Text, &p.Note, &d.Text, &d.Note, &v.Base)
+		err := row.Scan(&v.Document, &v.Note, &v.eventID, &p.Text, &p.Note, &d.Text, &d.Note, &v.Proof.IDToken, &v.Proof.Keys, &v.Base)
 		v.EventID = v.eventID.String()
 		if p.Text != nil && d.Text != nil {
 			v.Proposal, v.Decision = &p, &d
 		}
 		return v, err
 	}, `
-		SELECT v.document, a.note, a.event_id, p.statement, p.note, d.statement, d.note, b.document
+		SELECT v.document, a.note, a.event_id, p.statement, p.note, d.statement, d.note, coalesce(d.id_token, ''), k.note, b.document
 		FROM policy_activations AS a
 		JOIN policy_versions AS v USING (version)
 		LEFT JOIN policy_proposals AS p ON p.id = a.proposal_id
 		LEFT JOIN policy_decisions AS d ON d.proposal_id = p.id
+		LEFT JOIN provider_keys AS k ON k.hash = d.keys_hash
 		LEFT JOIN policy_versions AS b ON b.version = p.base_version
 		WHERE a.version = $1`, n)
 	if err != nil {

@@ -48,8 +48,8 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 	return out, nil
 }
 
-// State is how far a request has come, and how many decisions it has, for those
-// to whom Get shows it. Whoever waits for a change asks again and again, and this
+// State is how far a request has come, and how many decisions it has, a review among
+// them, for those to whom Get shows it. Whoever waits for a change asks again and again, and this
 // reads little.
 func (s *Service) State(ctx context.Context, c identity.Caller, id string) (api.State, int, error) {
 	r, err := s.find(ctx, id)
@@ -61,7 +61,11 @@ func (s *Service) State(ctx context.Context, c identity.Caller, id string) (api.
 	} else if !may {
 		return "", 0, ErrUnknownRequest
 	}
-	return r.state, len(r.decision), nil
+	n := len(r.decision)
+	if r.review != nil {
+		n++ // of an emergency, which has no decisions
+	}
+	return r.state, n, nil
 }
 
 // show turns settled requests into what the caller sees in lists.
@@ -131,7 +135,7 @@ func (r *request) api(people map[string]api.Person) api.Request {
 			OnBehalfOf: onBehalfOf,
 			ID:         d.id, Approver: people[d.statement.Approver.ID], Verdict: d.statement.Verdict,
 			Comment: d.statement.Comment, TermsHash: d.statement.TermsHash, At: d.taken, Void: d.void,
-			Evidence: d.shown(),
+			Evidence: d.shown(d.statement.said()),
 		})
 	}
 	return out

@@ -36,7 +36,7 @@ type Found struct {
 
 // Search finds entries by all that a filter can say, newest first. Its cost does
 // not grow with the log: blocks that cannot hold what is looked for are left out
-// by one index, and only so many of the others are read (migration 014).
+// by one index, and only so many of the others are read (migration 015).
 // With a RequestID, events that still wait are there too, first, with index -1.
 func (l *Log) Search(ctx context.Context, f Filter) (Found, error) {
 	if f.Limit == 0 {

@@ -28,7 +28,7 @@ func TestSignedDecisionsOfDelegates(t *testing.T) {
 	s.lend(s.keeper, dora)
 	r := s.ask("root", "vault-1")
 	for _, of := range []string{"me", s.guard.ID} { // they were shown another
-		_, err := s.approvals.Draft(t.Context(), dora, s.signIns[dora.ID], oidctest.ClientID, r.ID, api.DecisionInput{Verdict: api.Approve, For: of})
+		_, err := s.approvals.DraftDecision(t.Context(), dora, approvals.Browser{SignIn: s.signIns[dora.ID], ClientID: oidctest.ClientID}, r.ID, api.DecisionInput{Verdict: api.Approve, For: of})
 		isRefused(t, "for "+of, err, approvals.ErrForAnother)
 	}
 	s.decide(dora, r.ID, api.Approve)

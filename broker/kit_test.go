@@ -82,11 +82,13 @@ rules:
     extend: {times: 1, by: 10m, automatic: true}
     max_sign_in_age: 1h
   - {name: vault, who: [engineers], where: class=vault, logins: [keeper], duration: {default: 30m, max: 2h},
-     approvals: [{slots: [{groups: [approvers]}]}], assurance: provider}
+     approvals: [{slots: [{groups: [approvers]}]}], assurance: provider,
+     emergency: {who: [engineers], duration: {default: 15m, max: 30m}, review: {by: [security], within: 4h}}}
   - {name: vault-root, who: [engineers], where: class=vault, logins: [root], duration: {default: 30m, max: 2h},
      approvals: [{slots: [{groups: [approvers]}, {groups: [security]}]}], assurance: provider}
   - {name: safe, who: [engineers], where: class=vault, logins: [safe], duration: {default: 30m, max: 2h},
-     approvals: [{slots: [{groups: [approvers]}]}], assurance: provider, max_age: 15m, acr_values: [phr, phrh]}
+     approvals: [{slots: [{groups: [approvers]}]}], assurance: provider, max_age: 15m, acr_values: [phr, phrh],
+     emergency: {who: [engineers], duration: {default: 15m, max: 30m}, review: {by: [security], within: 4h}}}
 `
 
 // house is a database with everything that a broker needs, shared by as many

@@ -50,7 +50,7 @@ func (s *signedScene) comes(subject string, groups ...string) identity.Caller {
 
 func (s *signedScene) draft(c identity.Caller, request string, v api.Verdict) approvals.Draft {
 	s.t.Helper()
-	d, err := s.approvals.Draft(s.t.Context(), c, s.signIns[c.ID], oidctest.ClientID, request, api.DecisionInput{Verdict: v})
+	d, err := s.approvals.DraftDecision(s.t.Context(), c, approvals.Browser{SignIn: s.signIns[c.ID], ClientID: oidctest.ClientID}, request, api.DecisionInput{Verdict: v})
 	must(s.t, err)
 	return d
 }
@@ -78,8 +78,7 @@ func (s *signedScene) published() evidence.Keys {
 // complete comes back from the provider with a token.
 func (s *signedScene) complete(c identity.Caller, d approvals.Draft, token string) error {
 	s.t.Helper()
-	_, err := s.approvals.Complete(s.t.Context(), c, s.signIns[c.ID], d.ID, approvals.Signed{IDToken: token, Keys: s.published()})
-	return err
+	return s.approvals.Complete(s.t.Context(), c, s.signIns[c.ID], d.ID, approvals.Signed{IDToken: token, Keys: s.published()})
 }
 
 // decide goes the whole way, which must succeed.

@@ -166,9 +166,8 @@ func TestDraftsAreUsedOnce(t *testing.T) {
 	r := s.ask("keeper", "vault-1")
 	with := func(c identity.Caller, signIn string, d approvals.Draft) error {
 		t.Helper()
-		_, err := s.approvals.Complete(ctx, c, signIn, d.ID, approvals.Signed{
+		return s.approvals.Complete(ctx, c, signIn, d.ID, approvals.Signed{
 			IDToken: s.provider.Sign(s.claims(s.keeper, d)), Keys: s.published()})
-		return err
 	}
 	mine, theirs := s.signIns[s.keeper.ID], s.signIns[s.guard.ID]
 	isRefused(t, "in another browser", with(s.keeper, theirs, s.draft(s.keeper, r.ID, api.Approve)), approvals.ErrDraftGone)
@@ -257,7 +256,7 @@ func TestSignedRulesTakeNothingElse(t *testing.T) {
 	}
 	// Who may not decide is not sent anywhere.
 	draft := func(c identity.Caller, id string, in api.DecisionInput) error {
-		_, err := s.approvals.Draft(ctx, c, s.signIns[s.keeper.ID], oidctest.ClientID, id, in)
+		_, err := s.approvals.DraftDecision(ctx, c, approvals.Browser{SignIn: s.signIns[s.keeper.ID], ClientID: oidctest.ClientID}, id, in)
 		return err
 	}
 	isRefused(t, "one's own", draft(s.engineer, r.ID, api.DecisionInput{Verdict: api.Approve}), approvals.ErrOwnRequest)

@@ -21,6 +21,9 @@ type Chrome struct {
 	// Waiting counts the requests that wait for the person's decision. It is
 	// called only when a whole page is rendered. Optional.
 	Waiting func() int
+	// Proposals counts the proposals of a policy that wait for the person's decision,
+	// like Waiting. Optional.
+	Proposals func() int
 	// Now is what "5 minutes ago" is relative to.
 	Now time.Time
 }
@@ -40,11 +43,16 @@ type view struct {
 }
 
 // WaitingCount is for the navigation's badge.
-func (v view) WaitingCount() int {
-	if v.Waiting == nil {
+func (v view) WaitingCount() int { return counted(v.Waiting) }
+
+// ProposalCount is described at WaitingCount.
+func (v view) ProposalCount() int { return counted(v.Proposals) }
+
+func counted(count func() int) int {
+	if count == nil {
 		return 0
 	}
-	return v.Waiting()
+	return count()
 }
 
 // templates by page. Each is the layout, the shared parts and the page itself,

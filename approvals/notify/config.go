@@ -38,6 +38,7 @@ const (
 //	default: [mail]         # for groups that have no route
 //	requester: mail         # tells people what became of their requests
 //	operators: [dba-chat]   # emergencies, and messages that do not arrive
+//	proposals: [audit]      # groups that are told of proposed policies, besides operators
 //
 // It names secrets (by file or environment variable) and holds none. Unknown and
 // duplicate keys, aliases, and channels that are not there are refused with line
@@ -51,6 +52,7 @@ type document struct {
 	Default   []placed[string]                    `yaml:"default"`
 	Requester placed[string]                      `yaml:"requester"`
 	Operators []placed[string]                    `yaml:"operators"`
+	Proposals []placed[string]                    `yaml:"proposals"`
 }
 
 type channel struct {
@@ -178,6 +180,11 @@ func (s *Settings) check() error {
 	for _, where := range sortedKeys(lists) {
 		if err := s.checkList(where, lists[where]); err != nil {
 			return err
+		}
+	}
+	for i, g := range s.doc.Proposals {
+		if g.value == "" || slices.Contains(values(s.doc.Proposals[:i]), g.value) {
+			return g.fault("proposals: %q is no group's name, or stands twice", g.value)
 		}
 	}
 	if r := s.doc.Requester; r.value != "" && !s.doc.Channels[r.value].value.personal() {

@@ -10,10 +10,14 @@ import (
 )
 
 // overtaken is described at the function of the same name; that somebody may
-// decide for another is overtaken by its end.
+// decide for another is overtaken by its end, and that a policy is proposed when it
+// can no longer come into force.
 func (s story) overtaken(n Notice, now time.Time) bool {
 	if l := s.delegation; l != nil {
 		return n.Kind == DelegationMade && l.State != "planned" && l.State != "running"
+	}
+	if p := s.proposal; p != nil {
+		return n.Kind == ProposalWaiting && p.State != api.ProposalOpen
 	}
 	return s.request != nil && overtaken(n, *s.request, now)
 }

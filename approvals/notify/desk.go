@@ -17,12 +17,14 @@ import (
 	"sallyport/internal/clock"
 )
 
-// Source says what a request or a delegation is like now; package approvals is it.
+// Source says what messages are about is like now; package approvals is it.
 type Source interface {
 	// Story is the request as everybody sees it who may see it, with who can decide.
 	Story(ctx context.Context, requestID string) (api.Request, error)
 	// Delegation is one as those see it whom it names.
 	Delegation(ctx context.Context, id string) (api.Delegation, error)
+	// Proposal is one of a policy, as lists show it.
+	Proposal(ctx context.Context, id string) (api.PolicyProposal, error)
 }
 
 // Config is what a desk needs. Every field without "optional" must be set.
@@ -145,6 +147,8 @@ func (d *Desk) link(n Notice) string {
 		return d.cfg.URL + "/requests/" + n.RequestID
 	case n.DelegationID != "":
 		return d.cfg.URL + "/delegations"
+	case n.ProposalID != "":
+		return d.cfg.URL + "/policy/proposals/" + n.ProposalID
 	case n.Kind == DeliveryFailed:
 		return d.cfg.URL + "/notifications?state=failed"
 	}

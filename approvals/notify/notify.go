@@ -45,6 +45,8 @@ const (
 	ReviewGiven      Kind = "review.given"      // it has been reviewed: nobody needs to look
 	DelegationMade   Kind = "delegation.made"   // somebody may decide for another for a while
 	DelegationEnded  Kind = "delegation.ended"  // no more, before its time
+	ProposalWaiting  Kind = "proposal.waiting"  // somebody proposed another policy
+	ProposalClosed   Kind = "proposal.closed"   // approved, denied or withdrawn: nobody needs to look
 	DeliveryFailed   Kind = "message.failed"    // people could not be told of something
 	Test             Kind = "test"              // an operator tries a channel
 )
@@ -63,6 +65,7 @@ type Notice struct {
 	Failure   *Failure  `json:"failure,omitempty"`
 
 	DelegationID string `json:"delegation_id,omitempty"`
+	ProposalID   string `json:"proposal_id,omitempty"` // of a policy
 }
 
 // Failure is what a notice of kind DeliveryFailed is about.
@@ -81,7 +84,8 @@ type Message struct {
 	Failure *Failure
 	To      *mail.Address // the one addressee; nil: the channel's own
 
-	Delegation *api.Delegation // as it is now; nil if the notice is about none
+	Delegation *api.Delegation     // as it is now; nil if the notice is about none
+	Proposal   *api.PolicyProposal // likewise, without its document
 }
 
 // Channel delivers messages. Implementations are safe for concurrent use.

@@ -70,6 +70,35 @@ func excluded(n Notice, r api.Request, personID string) bool {
 	return false
 }
 
+// excluded is described at the function of the same name; of what is no request,
+// only who did it knows.
+func (s story) excluded(n Notice, personID string) bool {
+	if s.request == nil {
+		return personID == n.By
+	}
+	return excluded(n, *s.request, personID)
+}
+
+// mayDropOut is how many people may be excluded, at most, and one more.
+func (s story) mayDropOut() int {
+	if s.request == nil {
+		return 2
+	}
+	return 2 + len(s.request.Decisions)
+}
+
+// concerned is the person whom the notice is about, and who is told of it; nil, if
+// nobody is: who asked, or who proposed a policy.
+func (s story) concerned(n Notice) *api.Person {
+	switch {
+	case s.request != nil && tellsRequester(n, *s.request):
+		return &s.request.Requester
+	case s.proposal != nil && n.Kind == ProposalClosed && !s.excluded(n, s.proposal.Author.ID):
+		return &s.proposal.Author
+	}
+	return nil
+}
+
 // followsUp are the kinds whose messages one of this kind settles: it goes to
 // whoever got one of them.
 func followsUp(k Kind) []Kind {

@@ -20,13 +20,14 @@ type Setup struct {
 	fallback  []string            // channels of groups that have no route
 	requester string              // channel, or "": requesters are not told
 	operators []string            // channels
+	proposals []string            // groups that are told of proposed policies
 }
 
 // Open reads the secrets that the file names, and makes its channels. lookupEnv
 // is os.LookupEnv, but for tests. Errors do not repeat secrets.
 func (s *Settings) Open(lookupEnv func(string) (string, bool)) (*Setup, error) {
 	out := &Setup{channels: map[string]Channel{}, people: map[string]bool{}, byGroup: map[string][]string{},
-		fallback: values(s.doc.Default), requester: s.doc.Requester.value, operators: values(s.doc.Operators)}
+		fallback: values(s.doc.Default), requester: s.doc.Requester.value, operators: values(s.doc.Operators), proposals: values(s.doc.Proposals)}
 	client := newHTTPClient()
 	for _, name := range sortedKeys(s.doc.Channels) {
 		c := s.doc.Channels[name].value
@@ -156,10 +157,23 @@ func (s *Setup) routes(groups []string) []route {
 	return out
 }
 
+// told are the groups that the notice is for.
+func (s *Setup) told(n Notice) []string {
+	if n.ProposalID != "" {
+		return slices.Concat(n.Groups, s.proposals)
+	}
+	return n.Groups
+}
+
 // Doubts are what an operator should look at, given the groups that the policy
 // tells of something: routes of groups that are not among them, and groups that
 // nobody would be told for.
 func (s *Setup) Doubts(groups []string) []string {
+	for _, g := range s.proposals {
+		if !slices.Contains(groups, g) {
+			groups = append(slices.Clip(groups), g)
+		}
+	}
 	var out []string
 	for _, g := range sortedKeys(s.byGroup) {
 		if !slices.Contains(groups, g) {

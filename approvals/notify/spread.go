@@ -79,6 +79,7 @@ func (d *Desk) spread(ctx context.Context, n Notice) error {
 type story struct {
 	request    *api.Request
 	delegation *api.Delegation
+	proposal   *api.PolicyProposal
 }
 
 func (d *Desk) story(ctx context.Context, n Notice) (about story, err error) {
@@ -91,6 +92,10 @@ func (d *Desk) story(ctx context.Context, n Notice) (about story, err error) {
 		var l api.Delegation
 		l, err = d.cfg.Source.Delegation(ctx, n.DelegationID)
 		about.delegation = &l
+	case n.ProposalID != "":
+		var p api.PolicyProposal
+		p, err = d.cfg.Source.Proposal(ctx, n.ProposalID)
+		about.proposal = &p
 	}
 	if refused := refusal.As(err); refused != nil && refused.Kind != refusal.Unavailable {
 		err = river.JobCancel(err) // another attempt would find the same
@@ -104,13 +109,13 @@ func (d *Desk) story(ctx context.Context, n Notice) (about story, err error) {
 //  2. of all else: the channels of its groups, and each member of a group where
 //     the channel is personal, without those who know already;
 //  3. of a request to decide, those who can decide for a member, too;
-//  4. the requester, of what becomes of the request and that access ends soon;
+//  4. the requester, of what becomes of the request and that access ends soon, and
+//     who proposed a policy, of what becomes of that;
 //  5. of a delegation, the two whom it names;
 //  6. the operators, of what concerns everybody.
 //
 // What keeps somebody from being told is returned as problems.
 func (d *Desk) recipients(ctx context.Context, n Notice, about story) ([]recipient, []Failure, error) {
-	r := about.request
 	var to []recipient
 	var problems []Failure
 	if kinds := followsUp(n.Kind); len(kinds) > 0 {
@@ -118,22 +123,20 @@ func (d *Desk) recipients(ctx context.Context, n Notice, about story) ([]recipie
 		if err != nil {
 			return nil, nil, err
 		}
-		to = append(to, slices.DeleteFunc(earlier, func(t recipient) bool { return t.person != "" && excluded(n, *r, t.person) })...)
+		to = append(to, slices.DeleteFunc(earlier, func(t recipient) bool { return t.person != "" && about.excluded(n, t.person) })...)
 	}
-	for _, route := range d.cfg.Setup.routes(n.Groups) {
+	for _, route := range d.cfg.Setup.routes(d.cfg.Setup.told(n)) {
 		if !d.cfg.Setup.personal(route.channel) {
 			to = append(to, recipient{channel: route.channel})
 			continue
 		}
-		// As many more as can drop out again.
-		most := MaxPeople + 2 + len(r.Decisions)
-		members, err := d.cfg.People.Members(ctx, route.groups, most)
+		members, err := d.cfg.People.Members(ctx, route.groups, MaxPeople+about.mayDropOut())
 		if err != nil {
 			return nil, nil, err
 		}
 		told := 0
 		for _, p := range members {
-			if p.Email == "" || excluded(n, *r, p.ID) {
+			if p.Email == "" || about.excluded(n, p.ID) {
 				continue
 			}
 			if told++; told > MaxPeople {
@@ -146,8 +149,8 @@ func (d *Desk) recipients(ctx context.Context, n Notice, about story) ([]recipie
 		}
 	}
 	to = append(to, d.standIns(n, about)...)
-	if channel := d.cfg.Setup.requester; r != nil && channel != "" && tellsRequester(n, *r) && r.Requester.Email != "" {
-		to = append(to, recipient{channel, r.Requester.ID})
+	if channel, p := d.cfg.Setup.requester, about.concerned(n); channel != "" && p != nil && p.Email != "" {
+		to = append(to, recipient{channel, p.ID})
 	}
 	if tellsOperators(n.Kind) {
 		for _, channel := range d.cfg.Setup.operators {

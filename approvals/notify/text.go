@@ -36,6 +36,8 @@ func (m Message) headline() string {
 		text = "Test message from Sallyport"
 	case DelegationMade, DelegationEnded:
 		text = m.delegated()
+	case ProposalWaiting, ProposalClosed:
+		text = m.proposed()
 	}
 	return oneLine(text, maxHeadline)
 }
@@ -100,7 +102,7 @@ func (m Message) facts() []fact {
 	if m.Kind == Test {
 		add("Sent", instant(m.At))
 	}
-	for _, f := range m.delegationFacts() {
+	for _, f := range append(m.delegationFacts(), m.proposalFacts()...) {
 		add(f.Label, f.Value)
 	}
 	r := m.Request
@@ -194,6 +196,8 @@ func (m Message) call() string {
 		return "Extend or finish"
 	case DelegationMade, DelegationEnded:
 		return "See your delegations"
+	case ProposalWaiting:
+		return "See what it changes"
 	case DeliveryFailed:
 		return "See what failed"
 	}

@@ -32,6 +32,8 @@ type Payload struct {
 		Link    string         `json:"link"`
 		Request *PayloadTarget `json:"request,omitempty"`
 		Failure *Failure       `json:"failure,omitempty"`
+
+		Proposal *PayloadProposal `json:"proposal,omitempty"`
 	} `json:"data"`
 }
 
@@ -90,6 +92,7 @@ func (w *webhook) Send(ctx context.Context, m Message) error {
 func payload(m Message) Payload {
 	p := Payload{Type: m.Kind, Timestamp: m.At}
 	p.Data.Title, p.Data.Link, p.Data.Failure = m.headline(), m.Link, m.Failure
+	p.Data.Proposal = m.proposalPayload()
 	if r := m.Request; r != nil {
 		p.Data.Request = &PayloadTarget{ID: r.ID, State: r.State, Requester: r.Requester, HostID: r.HostID,
 			Host: r.Host, Login: r.Login, Duration: r.Duration, Reason: r.Reason, Ticket: r.Ticket,

@@ -12,14 +12,19 @@ type Place struct {
 // hosts that are known. People and hosts are named by their places in the lists
 // that were compared.
 type Effect struct {
-	Roles []RoleChange // operators first
-	Rules []RuleChange // in the order of the new document, those that it dropped behind
+	// Assurance is what proves decisions on the policy itself, if that changes.
+	Assurance *AssuranceChange
+	Roles     []RoleChange // operators first
+	Rules     []RuleChange // in the order of the new document, those that it dropped behind
 	// Reach has every person, host and login whose outcome differs, once each, the
 	// widest changes of a kind first, at most as many as were wanted; More counts
 	// those left out.
 	Reach []Passage
 	More  int
 }
+
+// AssuranceChange is another assurance of decisions on the policy itself.
+type AssuranceChange struct{ Was, Now Assurance }
 
 // RoleChange is a role that other groups or other people have.
 type RoleChange struct {
@@ -65,6 +70,9 @@ type Passage struct {
 // people and a hundred thousand hosts while somebody waits.
 func EffectOf(was, now *Policy, people [][]string, hosts []Place, limit int) Effect {
 	e := Effect{Roles: roleChanges(was, now, people), Rules: ruleChanges(was, now)}
+	if was.Assurance != now.Assurance {
+		e.Assurance = &AssuranceChange{was.Assurance, now.Assurance}
+	}
 	c := newComparison(was, now, people)
 	for _, d := range c.doors(hosts) {
 		c.compare(d)

@@ -146,7 +146,7 @@ func (p *reader) policy(doc document) (*Policy, error) {
 	if p.assurance, err = p.readAssurance("assurance", doc.Assurance, Provider); err != nil {
 		return nil, err
 	}
-	out := &Policy{Roles: map[api.Role][]string{}}
+	out := &Policy{Roles: map[api.Role][]string{}, Assurance: p.assurance}
 	for name, groups := range doc.Roles {
 		path := "roles." + name
 		if name != string(api.Operator) && name != string(api.Auditor) {

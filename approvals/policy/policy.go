@@ -105,6 +105,9 @@ type Policy struct {
 
 	Roles map[api.Role][]string // groups per role
 	Rules []Rule
+	// Assurance is what proves decisions on the version that is to follow this one,
+	// and decisions under rules that do not say.
+	Assurance Assurance
 
 	index index // of Rules
 }

@@ -1,9 +1,13 @@
 package policy
 
-import "slices"
+import (
+	"slices"
 
-// Told are the groups whose members are told of something, each once, in the order
-// of the document.
+	"sallyport/api"
+)
+
+// Told are the groups whose members are told of something, each once: those that
+// the rules name, in the order of the document, and operators, of proposals.
 func (p *Policy) Told() []string {
 	var out []string
 	add := func(groups []string) {
@@ -27,5 +31,6 @@ func (p *Policy) Told() []string {
 			add(r.Emergency.ReviewBy)
 		}
 	}
+	add(p.Roles[api.Operator])
 	return out
 }

@@ -32,6 +32,10 @@ type PolicyDecided struct {
 	Groups       []string `json:"groups"`        // of the approver, that made them an operator
 	Evidence     string   `json:"evidence"`      // the canonical statement, exactly
 	EvidenceHash string   `json:"evidence_hash"` // SHA-256 of it, hex
+	// What proves it: see package approvals/evidence.
+	Assurance   string `json:"assurance,omitempty"`     // session or provider
+	IDTokenHash string `json:"id_token_hash,omitempty"` // SHA-256 of the ID token, hex
+	KeysHash    string `json:"keys_hash,omitempty"`     // of the note in provider.keys_seen that the token verifies with
 }
 
 func (PolicyDecided) EventType() (string, int) { return "policy.decided", 1 }

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,7 +10,9 @@ import (
 	"testing"
 
 	"sallyport/api"
+	"sallyport/approvals"
 	"sallyport/approvals/evidence"
+	"sallyport/approvals/identity"
 	"sallyport/internal/clock"
 	"sallyport/server/signin"
 	"sallyport/web"
@@ -20,12 +23,26 @@ type provider struct{ *house }
 
 const providerPage = "https://id.example.com/authorize?nonce=n"
 
-func (p provider) Decide(w http.ResponseWriter, r *http.Request, _ string, in api.DecisionInput) error {
-	if err := p.saw(in); err != nil {
+func (p provider) Sign(w http.ResponseWriter, r *http.Request, next string, draft func(identity.Caller, approvals.Browser) (approvals.Draft, error)) error {
+	c, _ := signin.Caller(r.Context())
+	if _, err := draft(c, approvals.Browser{}); err != nil {
 		return err
 	}
+	p.sentTo = append(p.sentTo, next)
 	web.Forward(w, r, providerPage)
 	return nil
+}
+
+func (h *house) DraftDecision(_ context.Context, _ identity.Caller, _ approvals.Browser, _ string, in api.DecisionInput) (approvals.Draft, error) {
+	return approvals.Draft{}, h.saw(in)
+}
+
+func (h *house) DraftReview(_ context.Context, _ identity.Caller, _ approvals.Browser, _ string, in api.ReviewInput) (approvals.Draft, error) {
+	return approvals.Draft{}, h.saw(in)
+}
+
+func (h *house) DraftPolicyDecision(_ context.Context, _ identity.Caller, _ approvals.Browser, _ string, in api.PolicyDecisionInput) (approvals.Draft, error) {
+	return approvals.Draft{}, h.saw(in)
 }
 
 // signed is a house whose first request's decisions the provider signs.

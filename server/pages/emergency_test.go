@@ -44,6 +44,9 @@ func (h *house) CountReviews(ctx context.Context, c identity.Caller) (int, error
 }
 
 func (h *house) Review(_ context.Context, c identity.Caller, id string, in api.ReviewInput) (api.Request, error) {
+	if h.signed {
+		return api.Request{}, approvals.ErrProviderEvidence
+	}
 	return h.change(in, id, func(r *api.Request) error {
 		if r.Emergency == nil {
 			return approvals.ErrNotEmergency

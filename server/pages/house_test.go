@@ -40,6 +40,8 @@ type house struct {
 	refuse error // answers every change, if set
 	lent   []api.Delegation
 	behalf map[string]*api.Delegate // by request, who decides on it, and verdict
+	signed bool                     // the provider signs reviews, and decisions on the policy
+	sentTo []string                 // where those come back to who were sent to the provider
 }
 
 var (

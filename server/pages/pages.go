@@ -50,7 +50,9 @@ type Approvals interface {
 	OnlyAuditors(ctx context.Context, c identity.Caller, action string) error
 	Explain(ctx context.Context, c identity.Caller, in api.ExplainInput) (api.Explanation, error)
 	HostReach(ctx context.Context, c identity.Caller, nameOrID, login, cursor string, limit int) (api.HostReach, error)
+	CountProposals(ctx context.Context, c identity.Caller) (int, error)
 	Policies
+	Drafts
 	Delegations
 }
 
@@ -71,9 +73,9 @@ type Log interface {
 }
 
 // Decisions sends the browser of somebody who decides to the identity provider,
-// which signs the decision; package signin does it.
+// which signs what is drafted; package signin does it.
 type Decisions interface {
-	Decide(w http.ResponseWriter, r *http.Request, request string, in api.DecisionInput) error
+	Sign(w http.ResponseWriter, r *http.Request, next string, draft func(identity.Caller, approvals.Browser) (approvals.Draft, error)) error
 }
 
 // Config is what pages need. Every field without "optional" must be set.
@@ -113,6 +115,7 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Get("/requests/{id}/decide", p.signedIn(p.deciding))
 	r.Post("/requests/{id}/approve", p.signedIn(p.decide(api.Approve)))
 	r.Post("/requests/{id}/deny", p.signedIn(p.decide(api.Deny)))
+	r.Get("/requests/{id}/review", p.signedIn(p.reviewing))
 	r.Post("/requests/{id}/review", p.signedIn(p.review))
 	r.Post("/requests/{id}/cancel", p.signedIn(p.act(p.cfg.Approvals.Cancel)))
 	r.Post("/requests/{id}/finish", p.signedIn(p.act(p.cfg.Approvals.Finish)))
@@ -136,6 +139,7 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Post(ProposalsPath, p.signedIn(p.propose))
 	r.Get("/policy/proposals/new", p.signedIn(p.newProposal))
 	r.Get("/policy/proposals/{id}", p.signedIn(p.proposal))
+	r.Get("/policy/proposals/{id}/decide", p.signedIn(p.decidingProposal))
 	r.Post("/policy/proposals/{id}/approve", p.signedIn(p.decideProposal(api.Approve)))
 	r.Post("/policy/proposals/{id}/deny", p.signedIn(p.decideProposal(api.Deny)))
 	r.Post("/policy/proposals/{id}/withdraw", p.signedIn(p.withdrawProposal))
@@ -154,20 +158,22 @@ func (p *Pages) Chrome(next http.Handler) http.Handler {
 			chrome.Name, chrome.Email = c.DisplayName(), c.Email
 			chrome.Operator, chrome.Auditor = c.Has(api.Operator), c.Has(api.Auditor)
 			chrome.Waiting = func() int {
-				// The page is about something else: without a count it is still right.
-				n, err := p.cfg.Approvals.CountWaiting(r.Context(), c)
-				var reviews int
-				if err == nil {
-					reviews, err = p.cfg.Approvals.CountReviews(r.Context(), c)
-				}
-				if err != nil {
-					problem.CallOf(r.Context()).Logger.WarnContext(r.Context(), "counting what waits failed", "error", err)
-				}
-				return n + reviews
+				return p.count(r, c, p.cfg.Approvals.CountWaiting) + p.count(r, c, p.cfg.Approvals.CountReviews)
 			}
+			chrome.Proposals = func() int { return p.count(r, c, p.cfg.Approvals.CountProposals) }
 		}
 		next.ServeHTTP(w, r.WithContext(web.WithChrome(r.Context(), chrome)))
 	})
+}
+
+// count is how much of a kind waits for the caller. The page is about something
+// else: without a count it is still right.
+func (p *Pages) count(r *http.Request, c identity.Caller, of func(context.Context, identity.Caller) (int, error)) int {
+	n, err := of(r.Context(), c)
+	if err != nil {
+		problem.CallOf(r.Context()).Logger.WarnContext(r.Context(), "counting what waits failed", "error", err)
+	}
+	return n
 }
 
 // handler is a page for somebody who is signed in. An error becomes a problem page.

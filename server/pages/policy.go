@@ -170,7 +170,8 @@ func (p *Pages) proposal(w http.ResponseWriter, r *http.Request, c identity.Call
 	return nil
 }
 
-// decideProposal takes the verdict that the form's button stands for.
+// decideProposal takes the verdict that the form's button stands for, by way of the
+// identity provider if that has to sign it.
 func (p *Pages) decideProposal(verdict api.Verdict) handler {
 	return func(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
 		if err := parseForm(r); err != nil {
@@ -181,6 +182,12 @@ func (p *Pages) decideProposal(verdict api.Verdict) handler {
 		err := error(errDenyWithoutReason)
 		if verdict == api.Approve || in.Comment != "" {
 			_, err = p.cfg.Approvals.DecideProposal(r.Context(), c, id, in)
+		}
+		sent, err := p.sign(w, r, err, ProposalsPath+"/"+url.PathEscape(id), func(c identity.Caller, b approvals.Browser) (approvals.Draft, error) {
+			return p.cfg.Approvals.DraftPolicyDecision(r.Context(), c, b, id, in)
+		})
+		if sent {
+			return nil
 		}
 		return p.didProposal(w, r, c, id, err)
 	}

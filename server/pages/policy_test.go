@@ -95,7 +95,17 @@ func (h *house) Propose(_ context.Context, c identity.Caller, in api.PolicyInput
 }
 
 func (h *house) DecideProposal(_ context.Context, c identity.Caller, id string, in api.PolicyDecisionInput) (api.PolicyProposal, error) {
+	if h.signed {
+		return api.PolicyProposal{}, approvals.ErrProviderEvidence
+	}
 	return h.proposed(c, id), h.saw(in)
+}
+
+func (h *house) CountProposals(_ context.Context, c identity.Caller) (int, error) {
+	if c.Has(api.Operator) && c.ID != h.people["operator"].ID {
+		return 1, nil
+	}
+	return 0, nil
 }
 
 func (h *house) Withdraw(_ context.Context, c identity.Caller, id string) (api.PolicyProposal, error) {

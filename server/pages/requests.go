@@ -182,16 +182,17 @@ func (p *Pages) decide(verdict api.Verdict) handler {
 			return p.refused(w, r, c, errDenyWithoutReason)
 		}
 		id := chi.URLParam(r, "id")
+		next := "/requests/" + url.PathEscape(id)
 		_, err := p.cfg.Approvals.Decide(r.Context(), c, id, in)
-		if errors.Is(err, approvals.ErrProviderEvidence) {
-			if err = p.cfg.Decisions.Decide(w, r, id, in); err == nil {
-				return nil
-			}
-		}
+		sent, err := p.sign(w, r, err, next, func(c identity.Caller, b approvals.Browser) (approvals.Draft, error) {
+			return p.cfg.Approvals.DraftDecision(r.Context(), c, b, id, in)
+		})
 		if err != nil {
 			return p.refused(w, r, c, err)
 		}
-		http.Redirect(w, r, "/requests/"+url.PathEscape(id), http.StatusSeeOther)
+		if !sent {
+			http.Redirect(w, r, next, http.StatusSeeOther)
+		}
 		return nil
 	}
 }

@@ -9,20 +9,29 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"sallyport/api"
+	"sallyport/approvals"
 	"sallyport/approvals/identity"
 )
 
-// review takes the sign-off of an emergency that the form's button stands for.
+// review takes the sign-off of an emergency that the form's button stands for, by
+// way of the identity provider if that has to sign it.
 func (p *Pages) review(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
 	if err := parseForm(r); err != nil {
 		return err
 	}
 	id := chi.URLParam(r, "id")
 	in := api.ReviewInput{Verdict: r.PostForm.Get("verdict"), Comment: strings.TrimSpace(r.PostForm.Get("comment"))}
-	if _, err := p.cfg.Approvals.Review(r.Context(), c, id, in); err != nil {
+	next := "/requests/" + url.PathEscape(id)
+	_, err := p.cfg.Approvals.Review(r.Context(), c, id, in)
+	sent, err := p.sign(w, r, err, next, func(c identity.Caller, b approvals.Browser) (approvals.Draft, error) {
+		return p.cfg.Approvals.DraftReview(r.Context(), c, b, id, in)
+	})
+	if err != nil {
 		return p.refused(w, r, c, err)
 	}
-	http.Redirect(w, r, "/requests/"+url.PathEscape(id), http.StatusSeeOther)
+	if !sent {
+		http.Redirect(w, r, next, http.StatusSeeOther)
+	}
 	return nil
 }
 

@@ -76,7 +76,11 @@ func (a *API) me(ctx context.Context, c identity.Caller, _ *nothing) (*body[api.
 	if err != nil {
 		return nil, err
 	}
-	me := api.Me{Person: c.API(), Roles: c.Roles, SignedInAt: c.AuthTime, Grants: grants.Items, Waiting: waiting, Reviews: reviews}
+	proposals, err := a.Approvals.CountProposals(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	me := api.Me{Proposals: proposals, Person: c.API(), Roles: c.Roles, SignedInAt: c.AuthTime, Grants: grants.Items, Waiting: waiting, Reviews: reviews}
 	if me.Roles == nil {
 		me.Roles = []api.Role{}
 	}

@@ -83,18 +83,33 @@ func (a *API) policy() {
 	})
 	register(a, huma.Operation{
 		OperationID: "getPolicyProposal", Method: http.MethodGet, Path: "/policy/proposals/{id}", Tags: tag,
-		Summary: "One proposal with its document, diff and effect (operators and auditors)",
-	}, func(ctx context.Context, c identity.Caller, in *ProposalPath) (*body[api.PolicyProposal], error) {
+		Summary:     "One proposal with its document, diff and effect (operators and auditors)",
+		Description: "With wait, the answer comes when the proposal has been decided on or withdrawn, or when the time is up.",
+	}, func(ctx context.Context, c identity.Caller, in *struct {
+		ProposalPath
+		Wait string `query:"wait" maxLength:"16" example:"30s" doc:"How long to wait for a decision; at most 60s"`
+	}) (*body[api.PolicyProposal], error) {
+		wait, err := parseDuration("wait", in.Wait, maxWait)
+		if err == nil && wait > 0 {
+			err = a.until(ctx, wait, func() (bool, error) { return a.Approvals.ProposalClosed(ctx, c, in.ID) })
+		}
+		if err != nil {
+			return nil, err
+		}
 		return reply(a.Approvals.Proposal(ctx, c, in.ID))
 	})
 	register(a, huma.Operation{
 		OperationID: "decidePolicyProposal", Method: http.MethodPost, Path: "/policy/proposals/{id}/decisions", Tags: tag,
 		Summary: "Approve a proposal, which brings it into force, or deny it (operators other than its author)",
+		Description: "Where the proposal's assurance is provider, the answer is 409 with the code provider-evidence-needed, as for " +
+			"decisions on requests, and nothing is decided until the person comes back from the identity provider; wait for that with " +
+			"GET /policy/proposals/{id}.",
 	}, func(ctx context.Context, c identity.Caller, in *struct {
 		ProposalPath
 		Body api.PolicyDecisionInput
 	}) (*body[api.PolicyProposal], error) {
-		return reply(a.Approvals.DecideProposal(ctx, c, in.ID, in.Body))
+		p, err := a.Approvals.DecideProposal(ctx, c, in.ID, in.Body)
+		return reply(p, a.onPage(err, string(in.Body.Verdict), in.Body.Comment, "policy", "proposals", in.ID, "decide"))
 	})
 	register(a, huma.Operation{
 		OperationID: "withdrawPolicyProposal", Method: http.MethodPost, Path: "/policy/proposals/{id}/withdraw", Tags: tag,

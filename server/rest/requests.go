@@ -45,7 +45,7 @@ func (a *API) requests() {
 	register(a, huma.Operation{
 		OperationID: "getRequest", Method: http.MethodGet, Path: "/requests/{id}", Tags: tag,
 		Summary:     "One request with decisions, certificates, timeline and what the caller can do",
-		Description: "With wait, the answer comes when the request's state is no longer the one given as state, when it has another number of decisions than the one given, or when the time is up.",
+		Description: "With wait, the answer comes when the request's state is no longer the one given as state, when it has another number of decisions than the one given (the review of an emergency counts as one), or when the time is up.",
 	}, a.getRequest)
 	register(a, huma.Operation{
 		OperationID: "decideRequest", Method: http.MethodPost, Path: "/requests/{id}/decisions", Tags: tag,
@@ -58,12 +58,7 @@ func (a *API) requests() {
 		Body api.DecisionInput
 	}) (*body[api.Request], error) {
 		r, err := a.Approvals.Decide(ctx, c, in.ID, in.Body)
-		if errors.Is(err, approvals.ErrProviderEvidence) {
-			p := problem.From(err)
-			p.Continue = a.decidePage(in.ID, in.Body)
-			return nil, p
-		}
-		return reply(r, err)
+		return reply(r, a.onPage(err, string(in.Body.Verdict), in.Body.Comment, "requests", in.ID, "decide"))
 	})
 	register(a, huma.Operation{
 		OperationID: "cancelRequest", Method: http.MethodPost, Path: "/requests/{id}/cancel", Tags: tag,
@@ -94,13 +89,15 @@ func (a *API) requests() {
 	})
 	register(a, huma.Operation{
 		OperationID: "reviewRequest", Method: http.MethodPost, Path: "/requests/{id}/review", Tags: tag,
-		Summary:     "Sign off an emergency",
-		Description: "By somebody independent in one of its review groups, once. not-justified also ends the grant, if it runs.",
+		Summary: "Sign off an emergency",
+		Description: "By somebody independent in one of its review groups, once. not-justified also ends the grant, if it runs. " +
+			"Where the emergency's assurance is provider, the answer is 409 with the code provider-evidence-needed, as for decisions.",
 	}, func(ctx context.Context, c identity.Caller, in *struct {
 		RequestPath
 		Body api.ReviewInput
 	}) (*body[api.Request], error) {
-		return reply(a.Approvals.Review(ctx, c, in.ID, in.Body))
+		r, err := a.Approvals.Review(ctx, c, in.ID, in.Body)
+		return reply(r, a.onPage(err, in.Body.Verdict, in.Body.Comment, "requests", in.ID, "review"))
 	})
 	register(a, huma.Operation{
 		OperationID: "issueCertificate", Method: http.MethodPost, Path: "/requests/{id}/certificates", Tags: tag,
@@ -188,16 +185,26 @@ type getInput struct {
 	RequestPath
 	Wait  string    `query:"wait" maxLength:"16" example:"30s" doc:"How long to wait for another state; at most 60s"`
 	State api.State `query:"state" enum:"requested,approved,active,ended,denied,cancelled,expired" doc:"The state that the caller knows"`
-	Known int       `query:"decisions" minimum:"-1" default:"-1" doc:"How many decisions the caller knows; -1: another number is nothing to answer for"`
+	Known int       `query:"decisions" minimum:"-1" default:"-1" doc:"How many decisions the caller knows, a review among them; -1: another number is nothing to answer for"`
 }
 
-// decidePage is the address of the page on which the decision can be given.
-func (a *API) decidePage(id string, in api.DecisionInput) string {
-	q := url.Values{"verdict": {string(in.Verdict)}}
-	if in.Comment != "" {
-		q.Set("comment", in.Comment)
+// onPage adds to the refusal of what the identity provider has to sign the address
+// of the page on which it can be said.
+func (a *API) onPage(err error, verdict, comment string, path ...string) error {
+	if !errors.Is(err, approvals.ErrProviderEvidence) {
+		return err
 	}
-	return strings.TrimRight(a.URL, "/") + "/requests/" + url.PathEscape(id) + "/decide?" + q.Encode()
+	q := url.Values{"verdict": {verdict}}
+	if comment != "" {
+		q.Set("comment", comment)
+	}
+	page := strings.TrimRight(a.URL, "/")
+	for _, part := range path {
+		page += "/" + url.PathEscape(part)
+	}
+	p := problem.From(err)
+	p.Continue = page + "?" + q.Encode()
+	return p
 }
 
 func (a *API) getRequest(ctx context.Context, c identity.Caller, in *getInput) (*body[api.Request], error) {
@@ -214,15 +221,23 @@ func (a *API) getRequest(ctx context.Context, c identity.Caller, in *getInput) (
 }
 
 // await returns when the request's state is no longer the known one, or its
-// decisions are more, when the time is up, or when the process is about to stop.
+// decisions are more, or the wait is over.
 func (a *API) await(ctx context.Context, c identity.Caller, in *getInput, wait time.Duration) error {
+	return a.until(ctx, wait, func() (bool, error) {
+		state, decisions, err := a.Approvals.State(ctx, c, in.ID)
+		return state != in.State || in.Known >= 0 && decisions != in.Known, err
+	})
+}
+
+// until looks again and again, until there is news or an error, the time is up, or
+// the process is about to stop.
+func (a *API) until(ctx context.Context, wait time.Duration, news func() (bool, error)) error {
 	up := time.NewTimer(wait)
 	defer up.Stop()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		state, decisions, err := a.Approvals.State(ctx, c, in.ID)
-		if err != nil || state != in.State || in.Known >= 0 && decisions != in.Known {
+		if there, err := news(); there || err != nil {
 			return err
 		}
 		select {

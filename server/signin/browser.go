@@ -43,7 +43,7 @@ type flow struct {
 	Verifier string    `json:"verifier"` // binds the code to it (RFC 7636)
 	Next     string    `json:"next"`     // where to go afterwards
 	Expires  time.Time `json:"expires"`
-	// Draft is the decision that the person went to have signed; empty: to sign in.
+	// Draft is what the person went to have signed; empty: to sign in.
 	Draft string `json:"draft,omitempty"`
 }
 
@@ -108,8 +108,8 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, provider.oauth.AuthCodeURL(f.State, options...), http.StatusFound)
 }
 
-// callback takes a browser back from the provider, and signs it in or takes the
-// decision that it went there for.
+// callback takes a browser back from the provider, and signs it in or takes what it
+// went there to have signed.
 func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 	next, err := s.finish(r)
 	if err != nil {
@@ -138,7 +138,7 @@ func (s *Service) finish(r *http.Request) (next string, err error) {
 	}
 	code, err := s.code(q)
 	if f.Draft != "" {
-		return s.finishDecision(r, f, code, err)
+		return s.finishSigning(r, f, code, err)
 	}
 	if err != nil {
 		return "", err

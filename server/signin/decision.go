@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
-	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/evidence"
 	"sallyport/approvals/identity"
@@ -24,22 +22,21 @@ import (
 	"sallyport/web"
 )
 
-// The second trip: an approver who has said what they decide goes to the provider
-// once more, with a nonce that is the hash of that statement, and comes back with
-// an ID token that signs it. Nobody is signed in by it, and who signs in at the
-// provider on the way as somebody else decides nothing.
+// The second trip: somebody who has said what they decide, or what they found in a
+// review, goes to the provider once more, with a nonce that is the hash of that
+// statement, and comes back with an ID token that signs it. Nobody is signed in by
+// it, and who signs in at the provider on the way as somebody else decides nothing.
 
-// Decisions takes decisions that the provider signs; package approvals has them.
+// Decisions takes what the provider has signed; package approvals does.
 type Decisions interface {
-	// Draft prepares a decision of the caller for the provider's signature.
-	Draft(ctx context.Context, c identity.Caller, signIn, clientID, request string, in api.DecisionInput) (approvals.Draft, error)
-	// Complete takes it, and returns the request's id.
-	Complete(ctx context.Context, c identity.Caller, signIn, draft string, in approvals.Signed) (request string, err error)
+	// Complete takes what was drafted.
+	Complete(ctx context.Context, c identity.Caller, signIn, draft string, in approvals.Signed) error
 }
 
-// Decide sends the browser of a person who decides to the provider. When it comes
-// back, the decision is taken, and the browser ends at the request's page.
-func (s *Service) Decide(w http.ResponseWriter, r *http.Request, request string, in api.DecisionInput) error {
+// Sign sends the browser of a person who decides to the provider, which signs what
+// draft prepares. When it comes back, that is taken, and the browser ends at next,
+// a path within Sallyport.
+func (s *Service) Sign(w http.ResponseWriter, r *http.Request, next string, draft func(identity.Caller, approvals.Browser) (approvals.Draft, error)) error {
 	ctx := r.Context()
 	signedIn, ok := browser(ctx)
 	if !ok {
@@ -50,31 +47,31 @@ func (s *Service) Decide(w http.ResponseWriter, r *http.Request, request string,
 	if err != nil {
 		return unsigned(err)
 	}
-	draft, err := s.cfg.Decisions.Draft(ctx, s.caller(r, signedIn), signedIn.ID, s.cfg.ClientID, request, in)
+	d, err := draft(s.caller(r, signedIn), approvals.Browser{SignIn: signedIn.ID, ClientID: s.cfg.ClientID})
 	if err != nil {
 		return err
 	}
-	f := flow{State: rand.Text(), Nonce: draft.Nonce, Verifier: oauth2.GenerateVerifier(), Draft: draft.ID,
-		Next: "/requests/" + url.PathEscape(request), Expires: s.cfg.Clock.Now().Add(evidence.Lifetime)}
+	f := flow{State: rand.Text(), Nonce: d.Nonce, Verifier: oauth2.GenerateVerifier(), Draft: d.ID,
+		Next: next, Expires: s.cfg.Clock.Now().Add(evidence.Lifetime)}
 	s.addFlow(ctx, f)
 	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
-	if draft.MaxAge > 0 {
-		options = append(options, oauth2.SetAuthURLParam("max_age", strconv.FormatInt(int64(draft.MaxAge/time.Second), 10)))
+	if d.MaxAge > 0 {
+		options = append(options, oauth2.SetAuthURLParam("max_age", strconv.FormatInt(int64(d.MaxAge/time.Second), 10)))
 		// For providers that know prompt, but not max_age.
-		if s.cfg.Clock.Now().Sub(signedIn.AuthTime) > draft.MaxAge {
+		if s.cfg.Clock.Now().Sub(signedIn.AuthTime) > d.MaxAge {
 			options = append(options, oauth2.SetAuthURLParam("prompt", "login"))
 		}
 	}
-	if len(draft.ACRValues) > 0 {
-		options = append(options, oauth2.SetAuthURLParam("acr_values", strings.Join(draft.ACRValues, " ")))
+	if len(d.ACRValues) > 0 {
+		options = append(options, oauth2.SetAuthURLParam("acr_values", strings.Join(d.ACRValues, " ")))
 	}
 	web.Forward(w, r, provider.oauth.AuthCodeURL(f.State, options...))
 	return nil
 }
 
-// finishDecision takes the decision that the browser comes back with, by a code
-// or by the reason why there is none.
-func (s *Service) finishDecision(r *http.Request, f flow, code string, err error) (next string, _ error) {
+// finishSigning takes what the browser went to have signed, and comes back with by
+// a code or by the reason why there is none.
+func (s *Service) finishSigning(r *http.Request, f flow, code string, err error) (next string, _ error) {
 	ctx := r.Context()
 	signedIn, ok := browser(ctx)
 	if !ok {
@@ -91,7 +88,7 @@ func (s *Service) finishDecision(r *http.Request, f flow, code string, err error
 	if err != nil {
 		return "", unsigned(err)
 	}
-	_, err = s.cfg.Decisions.Complete(ctx, s.caller(r, signedIn), signedIn.ID, f.Draft, approvals.Signed{IDToken: raw,
+	err = s.cfg.Decisions.Complete(ctx, s.caller(r, signedIn), signedIn.ID, f.Draft, approvals.Signed{IDToken: raw,
 		Keys: evidence.Keys{Issuer: s.cfg.Issuer, ClientID: s.cfg.ClientID, GroupsClaim: s.cfg.GroupsClaim,
 			Keys: keys, SeenAt: s.cfg.Clock.Now()}})
 	if err != nil {
@@ -105,14 +102,14 @@ type recorded struct{ error }
 
 func (r recorded) Unwrap() error { return r.error }
 
-// unsigned says of a failure at the provider what it means for a decision.
+// unsigned says of a failure at the provider what it means for what is decided.
 func unsigned(err error) error {
 	switch refused := refusal.As(err); {
 	case errors.Is(err, ErrProviderDown):
 		return refused.With("the identity provider does not answer, so it cannot sign a decision").
 			Hinting("nothing was decided; try again in a minute")
 	case errors.Is(err, ErrBadIDToken), errors.Is(err, ErrProviderRefused):
-		return refused.Hinting("nothing was decided; look at the request and decide again; if it stays, an operator finds the reason in the broker's log")
+		return refused.Hinting("nothing was decided; look at it and decide again; if it stays, an operator finds the reason in the broker's log")
 	}
 	return err
 }

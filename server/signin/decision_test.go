@@ -11,7 +11,6 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
 	"sallyport/internal/oidctest"
@@ -31,7 +30,7 @@ type signed struct {
 	person, signIn, draft string
 }
 
-func (d *decisions) Draft(_ context.Context, c identity.Caller, signIn, clientID, request string, in api.DecisionInput) (approvals.Draft, error) {
+func (d *decisions) Draft(request string) (approvals.Draft, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	draft := d.draft
@@ -39,11 +38,11 @@ func (d *decisions) Draft(_ context.Context, c identity.Caller, signIn, clientID
 	return draft, nil
 }
 
-func (d *decisions) Complete(_ context.Context, c identity.Caller, signIn, draft string, in approvals.Signed) (string, error) {
+func (d *decisions) Complete(_ context.Context, c identity.Caller, signIn, draft string, in approvals.Signed) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.signed = append(d.signed, signed{in, c.Subject, signIn, draft})
-	return "", d.refuse
+	return d.refuse
 }
 
 func (d *decisions) set(f func()) {

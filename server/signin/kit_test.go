@@ -23,6 +23,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"sallyport/api"
+	"sallyport/approvals"
 	"sallyport/approvals/identity"
 	"sallyport/audit"
 	"sallyport/internal/audittest"
@@ -101,7 +102,14 @@ func newKit(t *testing.T, change ...func(*kit)) *kit {
 		}
 	})
 	r.Post("/requests/{id}/approve", func(w http.ResponseWriter, r *http.Request) {
-		if err := k.service.Decide(w, r, chi.URLParam(r, "id"), api.DecisionInput{Verdict: api.Approve}); err != nil {
+		id := chi.URLParam(r, "id")
+		err := k.service.Sign(w, r, "/requests/"+id, func(_ identity.Caller, b approvals.Browser) (approvals.Draft, error) {
+			if b.ClientID != oidctest.ClientID || !strings.HasPrefix(b.SignIn, "fam-") {
+				t.Errorf("the browser is %+v", b)
+			}
+			return k.decisions.Draft(id)
+		})
+		if err != nil {
 			problem.Write(w, r, err)
 		}
 	})

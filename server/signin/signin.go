@@ -63,7 +63,7 @@ type Config struct {
 	Pool *pgxpool.Pool
 	// TokenKey signs access tokens. All replicas have the same.
 	TokenKey ed25519.PrivateKey
-	// Decisions takes the decisions that the provider signs.
+	// Decisions takes what the provider signs.
 	Decisions Decisions
 	// Roles tells which roles the policy in force gives to members of groups.
 	Roles func(groups []string) []api.Role

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -97,52 +96,29 @@ func (s *sally) decide(ctx context.Context, id string, verdict api.Verdict, d de
 	return nil
 }
 
-// decideInBrowser opens the page on which the person can give the verdict, and
-// waits until they have, or it is too late.
+// decideInBrowser has the person give the verdict on the page.
 func (s *sally) decideInBrowser(ctx context.Context, client *api.Client, r api.Request, verdict api.Verdict, page string, noWait bool) (api.Request, error) {
-	if !strings.HasPrefix(page, client.URL()+"/") {
-		// A browser is sent to the broker only.
-		return r, errOtherSite.With("the page to go on is not at %s: %s", client.URL(), page)
-	}
-	s.err.Line("the identity provider has to sign it; go on on this page, if your browser does not show it by itself:\n  %s", page)
-	s.openBrowser(page)
-	if noWait {
-		return r, &waitingError{fmt.Sprintf("%s waits for you in the browser", r.ID), "see: sally show " + r.ID}
-	}
 	me, err := client.Me(ctx)
 	if err != nil {
 		return r, err
 	}
-	progress := s.err.Progress(s.columns(), "waiting for you in the browser")
-	defer progress.Stop()
-	for {
-		asked := time.Now()
-		next, err := client.WaitDecided(ctx, r.ID, r.State, len(r.Decisions), poll)
-		switch {
-		case ctx.Err() != nil:
-			return r, &interrupted{"you can still decide in the browser"}
-		case err != nil && api.Passing(err) && s.Clock.Now().Before(r.ApproveBy):
-			progress.Say("the broker does not answer; trying again")
-		case err != nil:
-			return r, err
-		default:
+	err = s.inBrowser(ctx, client, page, errand{about: r.ID, see: "sally show " + r.ID, noWait: noWait, until: r.ApproveBy,
+		look: func(ctx context.Context) (bool, error) {
+			next, err := client.WaitDecided(ctx, r.ID, r.State, len(r.Decisions), poll)
+			if err != nil {
+				return false, err
+			}
 			r = next
-			if mine := decisionOf(r, me.Person.ID); mine != nil && mine.Verdict == verdict {
-				return r, nil
-			} else if mine != nil {
-				return r, errOver.With("you decided otherwise in the browser: %s", mine.Verdict).Hinting("sally show %s", r.ID)
+			mine := decisionOf(r, me.Person.ID)
+			switch {
+			case mine != nil && mine.Verdict != verdict:
+				return false, errOver.With("you decided otherwise in the browser: %s", mine.Verdict).Hinting("sally show %s", r.ID)
+			case mine == nil && r.State != api.Requested:
+				return false, errOver.With("%s is %s; your decision was not taken", r.ID, r.State).Hinting("sally show %s", r.ID)
 			}
-			if r.State != api.Requested {
-				return r, errOver.With("%s is %s; your decision was not taken", r.ID, r.State).Hinting("sally show %s", r.ID)
-			}
-		}
-		if time.Since(asked) < breath {
-			select {
-			case <-ctx.Done():
-			case <-time.After(breath):
-			}
-		}
-	}
+			return mine != nil, nil
+		}})
+	return r, err
 }
 
 // decisionOf is the person's decision on the request, or nil.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -34,8 +35,8 @@ func verdictWords(verdict string) string { return strings.ReplaceAll(verdict, "-
 
 func (s *sally) reviewCommand() *cobra.Command {
 	var (
-		justified, notJustified, yes bool
-		comment                      string
+		justified, notJustified, yes, noWait bool
+		comment                              string
 	)
 	c := &cobra.Command{
 		Use:   "review REQUEST (--justified | --not-justified) --comment TEXT",
@@ -44,7 +45,10 @@ func (s *sally) reviewCommand() *cobra.Command {
 and what has been done, and asks back.
 
 You must be in a group that reviews it, be somebody else, and have no unreviewed
-emergency of your own. --not-justified also ends the grant, if it still runs.`,
+emergency of your own. --not-justified also ends the grant, if it still runs.
+
+Where the identity provider has to sign the review, sally opens the page for it in
+your browser, and waits until you have passed by the provider.`,
 		Example: `  sally requests --to-review
   sally review req-4f8k2m9qhx1z --justified --comment "the session shows the failover and nothing else"
   sally review req-4f8k2m9qhx1z --not-justified --comment "nothing was down" --yes`,
@@ -60,7 +64,7 @@ emergency of your own. --not-justified also ends the grant, if it still runs.`,
 			case notJustified:
 				in.Verdict = api.NotJustified
 			}
-			return s.review(c.Context(), args[0], in, yes)
+			return s.review(c.Context(), args[0], in, yes, noWait)
 		},
 	}
 	flags := c.Flags()
@@ -68,10 +72,11 @@ emergency of your own. --not-justified also ends the grant, if it still runs.`,
 	flags.BoolVar(&notJustified, "not-justified", false, "it was not; this also ends the grant, if it runs")
 	flags.StringVarP(&comment, "comment", "c", "", "what you looked at and what you found")
 	flags.BoolVarP(&yes, "yes", "y", false, "do not ask back")
+	flags.BoolVar(&noWait, "no-wait", false, "exit with code 4 instead of waiting for the browser")
 	return c
 }
 
-func (s *sally) review(ctx context.Context, id string, in api.ReviewInput, yes bool) error {
+func (s *sally) review(ctx context.Context, id string, in api.ReviewInput, yes, noWait bool) error {
 	if !yes && !s.interactive() {
 		return needsYes("review " + id)
 	}
@@ -94,11 +99,47 @@ func (s *sally) review(ctx context.Context, id string, in api.ReviewInput, yes b
 		}
 	}
 	r, err := client.Review(ctx, id, in)
+	if p, ok := errors.AsType[*api.Problem](err); ok && p.Continue != "" {
+		r, err = s.reviewInBrowser(ctx, client, id, in.Verdict, p.Continue, noWait)
+	}
 	if err != nil {
 		return err
 	}
 	return s.printState(r)
 }
+
+// reviewInBrowser has the person sign the emergency off on the page.
+func (s *sally) reviewInBrowser(ctx context.Context, client *api.Client, id, verdict, page string, noWait bool) (api.Request, error) {
+	me, err := client.Me(ctx)
+	if err != nil {
+		return api.Request{}, err
+	}
+	r, err := client.Request(ctx, id)
+	if err != nil {
+		return r, err
+	}
+	err = s.inBrowser(ctx, client, page, errand{about: r.ID, see: "sally show " + r.ID, noWait: noWait, until: s.Clock.Now().Add(reviewPatience),
+		look: func(ctx context.Context) (bool, error) {
+			next, err := client.WaitDecided(ctx, r.ID, r.State, 0, poll)
+			if err != nil {
+				return false, err
+			}
+			if r = next; r.Emergency == nil || r.Emergency.Review == nil {
+				return false, nil
+			}
+			v := r.Emergency.Review
+			if v.Reviewer.ID != me.Person.ID || v.Verdict != verdict {
+				return false, errOver.With("%s has been reviewed: %s, says %s", r.ID, verdictWords(v.Verdict), name(v.Reviewer)).
+					Hinting("sally show %s", r.ID)
+			}
+			return true, nil
+		}})
+	return r, err
+}
+
+// reviewPatience is how long a broker that does not answer is asked again: as long
+// as a person may take at the identity provider.
+const reviewPatience = 10 * time.Minute
 
 // printEmergency shows what is reviewed.
 func (s *sally) printEmergency(r api.Request) {
