@@ -88,8 +88,8 @@ func letSallyIn(ctx context.Context, person, start string) error {
 var (
 	hrefBack = regexp.MustCompile(`href="(http://127\.0\.0\.1:\d+/callback\?[^"]*)"`)
 	hrefOn   = regexp.MustCompile(`href="(http://127\.0\.0\.1:\d+/dex/auth\?[^"]*)"`)
-	decided  = regexp.MustCompile(`^/requests/req-[a-z0-9]+$`) // where a decision ends
-	formTag  = regexp.MustCompile(`(?s)<form[^>]* action="(/oauth/authorize|/device|/requests/req-[a-z0-9]+/(?:approve|deny))">(.*?)</form>`)
+	decided  = regexp.MustCompile(`^/(?:requests/req|policy/proposals/pol)-[a-z0-9]+$`) // where a decision ends
+	formTag  = regexp.MustCompile(`(?s)<form[^>]* action="(/oauth/authorize|/device|/(?:requests/req|policy/proposals/pol)-[a-z0-9]+/(?:approve|deny|review))">(.*?)</form>`)
 	textTag  = regexp.MustCompile(`(?s)<textarea[^>]*\bname="([^"]*)"[^>]*>(.*?)</textarea>`)
 	inputTag = regexp.MustCompile(`<(?:input|button)[^>]*\bname="([^"]*)"[^>]*\bvalue="([^"]*)"`)
 )

@@ -16,7 +16,7 @@ import (
 const signedPolicy = `
 sallyport: 1
 roles:
-  operator: [operators]
+  operator: [operators, security]
   auditor: [auditors]
 rules:
   - name: root
@@ -28,6 +28,7 @@ rules:
       - slots:
           - {groups: [approvers]}
           - {groups: [security]}
+    emergency: {who: [engineers], duration: {default: 10m, max: 30m}, review: {by: [security], within: 24h}}
   - name: databases
     who: [engineers]
     where: class=database
@@ -119,6 +120,21 @@ func TestProviderSignsDecisions(t *testing.T) {
 		if e.Data["id_token_hash"] != got.Decisions[1-i].Evidence.IDTokenHash || e.Data["keys_hash"] != keys.Items[0].Data["note_hash"] {
 			t.Errorf("the log says %v", e.Data)
 		}
+	}
+
+	// So are the review of an emergency, and a decision on the policy.
+	var opened api.Request
+	erin.call(http.MethodPost, "/requests", api.RequestInput{Host: "db-1", Login: "root", Reason: "the disk is gone", Emergency: true}, &opened, http.StatusCreated)
+	if out := selma.sally("review", opened.ID, "--justified", "--yes", "--comment", "the disk, and nothing else"); !strings.Contains(out, opened.ID) {
+		t.Fatalf("sally review says %q", out)
+	}
+	if v := see(opened.ID).Emergency.Review; v == nil || v.Comment != "the disk, and nothing else" || v.Evidence.IDTokenHash == "" {
+		t.Errorf("the review is %+v", v)
+	}
+	var proposed api.PolicyProposal
+	h.signIn(operator).call(http.MethodPost, "/policy/proposals", api.PolicyInput{Document: signedPolicy + "# as discussed\n"}, &proposed, http.StatusCreated)
+	if out := selma.sally("policy", "approve", proposed.ID, "--yes", "--comment", "read it"); !strings.Contains(out, "version 2") {
+		t.Fatalf("sally policy approve says %q", out)
 	}
 
 	// Dex does not say when it authenticated anybody. A rule that wants to know

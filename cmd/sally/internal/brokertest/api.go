@@ -178,8 +178,11 @@ func (b *Broker) get(w http.ResponseWriter, r *http.Request, who string) {
 
 // unchanged reports whether a request is still as the caller knows it.
 func unchanged(q *api.Request, r *http.Request) bool {
-	known := r.FormValue("decisions")
-	return q.State == api.State(r.FormValue("state")) && (known == "" || known == strconv.Itoa(len(q.Decisions)))
+	known, n := r.FormValue("decisions"), len(q.Decisions)
+	if q.Emergency != nil && q.Emergency.Review != nil {
+		n++
+	}
+	return q.State == api.State(r.FormValue("state")) && (known == "" || known == strconv.Itoa(n))
 }
 
 // seen is a request with what the person could do.
@@ -244,16 +247,21 @@ func (b *Broker) decide(w http.ResponseWriter, r *http.Request, who string) {
 		refuse(w, 409, "decided", "the request is decided already", "")
 		return
 	case b.Signed:
-		p := api.Problem{Status: 409, Code: "provider-evidence-needed", Detail: "the identity provider has to sign it",
-			Continue: b.URL + "/requests/" + q.ID + "/decide?" + url.Values{"verdict": {string(in.Verdict)}, "comment": {in.Comment}}.Encode()}
-		if b.ContinueAt != "" {
-			p.Continue = b.ContinueAt
-		}
-		refuseWith(w, p)
+		b.onPage(w, "/requests/"+q.ID+"/decide", string(in.Verdict), in.Comment)
 		return
 	}
 	b.take(q, who, in)
 	answer(w, 200, b.seen(q, who))
+}
+
+// onPage says that it must be said in the browser.
+func (b *Broker) onPage(w http.ResponseWriter, page, verdict, comment string) {
+	p := api.Problem{Status: 409, Code: "provider-evidence-needed", Detail: "the identity provider has to sign it",
+		Continue: b.URL + page + "?" + url.Values{"verdict": {verdict}, "comment": {comment}}.Encode()}
+	if b.ContinueAt != "" {
+		p.Continue = b.ContinueAt
+	}
+	refuseWith(w, p)
 }
 
 // decideInBrowser is what the approver's browser does on the page, all at once.

@@ -40,7 +40,7 @@ type Broker struct {
 	// OldSignIns makes sign-ins too old for certificates, but for those anew.
 	OldSignIns bool
 
-	// Signed makes decisions need the identity provider's signature: they are given
+	// Signed makes decisions and reviews need the identity provider's signature: they are given
 	// by opening the page that the refusal names.
 	Signed bool
 	// ContinueAt is the page that the refusal names instead, as a hostile broker would.
@@ -85,6 +85,8 @@ func New() *Broker {
 	b.oauth(mux)
 	b.api(mux)
 	mux.HandleFunc("GET /requests/{id}/decide", b.decideInBrowser)
+	mux.HandleFunc("GET /requests/{id}/review", b.reviewInBrowser)
+	mux.HandleFunc("GET /policy/proposals/{id}/decide", b.decidePolicyInBrowser)
 	b.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.Lock()
 		down := b.Down

@@ -65,7 +65,28 @@ func (b *Broker) review(w http.ResponseWriter, r *http.Request, who string) {
 	case q.Emergency.Review != nil:
 		refuse(w, 409, "already-reviewed", "the emergency has been reviewed", "")
 		return
+	case b.Signed:
+		b.onPage(w, "/requests/"+q.ID+"/review", in.Verdict, in.Comment)
+		return
 	}
+	b.takeReview(q, who, in)
+	answer(w, 200, b.seen(q, who))
+}
+
+// reviewInBrowser is what the reviewer's browser does on the page, all at once.
+func (b *Broker) reviewInBrowser(w http.ResponseWriter, r *http.Request) {
+	b.Lock()
+	defer b.Unlock()
+	if q := b.find(w, r); q != nil && b.Signed {
+		in := api.ReviewInput{Verdict: r.FormValue("verdict"), Comment: r.FormValue("comment")}
+		if b.InBrowser != "" {
+			in.Verdict = string(b.InBrowser)
+		}
+		b.takeReview(q, "approver", in)
+	}
+}
+
+func (b *Broker) takeReview(q *api.Request, who string, in api.ReviewInput) {
 	now := time.Now().UTC()
 	q.Emergency.Review = &api.Review{ID: "rev-1", Reviewer: people[who], Verdict: in.Verdict, Comment: in.Comment,
 		Late: q.Emergency.Overdue, At: now}
@@ -73,7 +94,7 @@ func (b *Broker) review(w http.ResponseWriter, r *http.Request, who string) {
 	if in.Verdict == api.NotJustified && !q.State.Final() {
 		q.State, q.EndsAt, q.EndReason = api.Ended, &now, "revoked"
 	}
-	answer(w, 200, b.seen(q, who))
+	b.wake()
 }
 
 // emergencyFits is the part of the list's filters that is about emergencies.

@@ -89,16 +89,11 @@ func (b *Broker) policy(handle func(string, func(http.ResponseWriter, *http.Requ
 		case in.Statement != p.Statement:
 			refuse(w, 409, "other-proposal", "the decision is about another proposal than this one", "look again")
 			return
+		case b.Signed:
+			b.onPage(w, "/policy/proposals/"+p.ID+"/decide", string(in.Verdict), in.Comment)
+			return
 		}
-		p.Decision = &api.PolicyVerdict{Approver: people[who], Verdict: in.Verdict, Comment: in.Comment, At: time.Now().UTC()}
-		p.State = api.ProposalDenied
-		if in.Verdict == api.Approve {
-			p.State, p.Version = api.ProposalApproved, force().Version+1
-			author, approver := p.Author, people[who]
-			b.versions[len(b.versions)-1].InForce = false
-			b.versions = append(b.versions, api.PolicyVersion{PolicyRef: api.PolicyRef{Version: p.Version, Hash: strings.Repeat("b2", 32)}, InForce: true,
-				ActivatedAt: time.Now().UTC(), Document: p.Document, Author: &author, Approver: &approver, Comment: p.Comment})
-		}
+		b.takePolicy(p, who, in)
 		answer(w, 200, p)
 	}))
 	handle("POST /policy/proposals/{id}/withdraw", readers(func(w http.ResponseWriter, r *http.Request, who string) {
@@ -117,4 +112,30 @@ func (b *Broker) proposed(w http.ResponseWriter, r *http.Request) *api.PolicyPro
 	}
 	refuse(w, 404, "unknown-proposal", "there is no such proposal", "sally policy proposals")
 	return nil
+}
+
+// decidePolicyInBrowser is what the approver's browser does on the page, all at once.
+func (b *Broker) decidePolicyInBrowser(w http.ResponseWriter, r *http.Request) {
+	b.Lock()
+	defer b.Unlock()
+	if p := b.proposed(w, r); p != nil && b.Signed {
+		in := api.PolicyDecisionInput{Verdict: api.Verdict(r.FormValue("verdict")), Comment: r.FormValue("comment")}
+		if b.InBrowser != "" {
+			in.Verdict = b.InBrowser
+		}
+		b.takePolicy(p, "approver", in)
+	}
+}
+
+// takePolicy takes a decision on a proposal.
+func (b *Broker) takePolicy(p *api.PolicyProposal, who string, in api.PolicyDecisionInput) {
+	p.Decision = &api.PolicyVerdict{Approver: people[who], Verdict: in.Verdict, Comment: in.Comment, At: time.Now().UTC()}
+	p.State = api.ProposalDenied
+	if in.Verdict == api.Approve {
+		p.State, p.Version = api.ProposalApproved, b.versions[len(b.versions)-1].Version+1
+		author, approver := p.Author, people[who]
+		b.versions[len(b.versions)-1].InForce = false
+		b.versions = append(b.versions, api.PolicyVersion{PolicyRef: api.PolicyRef{Version: p.Version, Hash: strings.Repeat("b2", 32)}, InForce: true,
+			ActivatedAt: time.Now().UTC(), Document: p.Document, Author: &author, Approver: &approver, Comment: p.Comment})
+	}
 }
