@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/api"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/internal/ids"
@@ -77,13 +78,13 @@ func (s *Service) askUnder(ctx context.Context, p *policy.Policy, c identity.Cal
 	t.Format = TermsFormat
 	t.RequestID = ids.New(ids.Request)
 	t.Person = TermsPerson{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject}
-	t.setHosts(targets)
+	setHosts(&t, targets)
 	t.Duration = short(duration)
 	t.CreatedAt, t.ApproveBy = now, now.Add(rule.ApproveWithin)
 	t.PolicyHash, t.PolicyVersion = p.Hash, p.Version
-	t.Rule = termsRule(rule, rule.AutomaticAt(now) && (t.NotBefore == nil || rule.AutomaticAt(*t.NotBefore)))
+	t.Rule = grant.RuleOf(rule, rule.AutomaticAt(now) && (t.NotBefore == nil || rule.AutomaticAt(*t.NotBefore)))
 	if emergency != nil {
-		t.emergency(rule, emergency, in.Drill)
+		makeEmergency(&t, rule, emergency, in.Drill)
 	}
 	return ask{targets: targets, rule: rule, terms: t}, nil
 }
@@ -114,7 +115,7 @@ func form(in api.RequestInput, now time.Time) (Terms, time.Duration, error) {
 	case in.Host != "" && len(in.Selector) > 0:
 		return t, 0, ErrHostAndSelector
 	case len(in.Selector) > 0:
-		if err := checkSelector(in.Selector); err != nil {
+		if err := grant.CheckSelector(in.Selector); err != nil {
 			return t, 0, err
 		}
 	case !names.Host(in.Host):

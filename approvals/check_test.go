@@ -11,7 +11,6 @@ import (
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/evidence"
-	"sallyport/approvals/identity"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
 )
@@ -64,7 +63,7 @@ func (f *forge) grant(t testing.TB) approvals.Grant {
 	must(t, err)
 	g := approvals.Grant{
 		RequestID: f.terms.RequestID, State: f.state, Terms: f.terms, TermsText: text, TermsHash: sum(text),
-		Person:   identity.Person{ID: f.terms.Person.ID, Issuer: f.terms.Person.Issuer, Subject: f.terms.Person.Subject},
+		Person:   f.terms.Person,
 		StartsAt: f.start, EndsAt: f.end, Key: f.key,
 	}
 	for _, s := range f.statements {

@@ -122,11 +122,11 @@ func (s *Service) takeLocked(ctx context.Context, tx pgx.Tx, c identity.Caller, 
 	if err != nil {
 		return err
 	}
-	want, err := r.terms.assured()
+	want, err := r.terms.Assured()
 	if err != nil {
 		return err
 	}
-	if err := s.checkProof(ctx, tx, want, d.statement.said(), d.kept); err != nil {
+	if err := s.checkProof(ctx, tx, want, d.statement.Said(), d.kept); err != nil {
 		return err
 	}
 	if err := r.insertDecision(ctx, tx, d); err != nil {
@@ -136,7 +136,7 @@ func (s *Service) takeLocked(ctx context.Context, tx pgx.Tx, c identity.Caller, 
 	switch {
 	case v == api.Deny:
 		events = append(events, r.event(at, c.Actor(), c.Source, r.close(api.Denied)))
-	case policy.Quorum(r.terms.stages(), r.approvals()).Complete:
+	case policy.Quorum(r.terms.Stages(), r.approvals()).Complete:
 		started, err := r.grant(at)
 		if err != nil {
 			return err

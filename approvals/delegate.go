@@ -107,7 +107,7 @@ func (s *Service) Delegate(ctx context.Context, c identity.Caller, in api.Delega
 		return api.Delegation{}, s.refusedTo(ctx, c, action, event.Subject{PersonID: delegator.ID}, ErrToOneself)
 	}
 	d.Delegate = approver(delegate)
-	note, err := d.note(s.cfg.Log.Vouch)
+	note, err := d.Note(s.cfg.Log.Vouch)
 	if err != nil {
 		return api.Delegation{}, fmt.Errorf("vouching for a delegation: %w", err)
 	}

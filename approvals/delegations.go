@@ -168,7 +168,7 @@ func (row delegationRow) state(d Delegation, now time.Time) string {
 	switch {
 	case row.EndedAt != nil:
 		return "ended"
-	case d.runs(now):
+	case d.Runs(now):
 		return "running"
 	case now.Before(d.From):
 		return "planned"

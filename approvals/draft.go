@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/approvals/evidence"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/audit/event"
 	"sallyport/internal/ids"
@@ -40,13 +41,13 @@ type Signed struct {
 // keepDraft keeps a statement about a request or a proposal for the provider's
 // signature. It is bound to the browser's sign-in, good for evidence.Lifetime,
 // and changes nothing yet.
-func (s *Service) keepDraft(ctx context.Context, b Browser, about string, st interface{ Encode() ([]byte, error) }, want assured) (Draft, error) {
+func (s *Service) keepDraft(ctx context.Context, b Browser, about string, st interface{ Encode() ([]byte, error) }, want grant.Assured) (Draft, error) {
 	text, err := st.Encode()
 	if err != nil {
 		return Draft{}, err
 	}
 	now := s.cfg.Clock.Now()
-	d := Draft{ID: ids.New(ids.Draft), Nonce: evidence.Nonce(text), MaxAge: want.maxAge, ACRValues: want.acrValues}
+	d := Draft{ID: ids.New(ids.Draft), Nonce: evidence.Nonce(text), MaxAge: want.MaxAge, ACRValues: want.ACRValues}
 	request, proposal := about, ""
 	if ids.Valid(ids.Proposal, about) {
 		request, proposal = "", about

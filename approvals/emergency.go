@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
@@ -44,51 +45,21 @@ func emergencyUnder(rule *policy.Rule, c identity.Caller, in api.RequestInput, t
 	return e, d, err
 }
 
-// emergency makes the terms those of an emergency. They keep the stages, for
+// makeEmergency makes the terms those of an emergency. They keep the stages, for
 // whoever would have approved is told; they are never automatic, and never
 // followed by another grant without a gap: that would be a second emergency.
-func (t *Terms) emergency(rule *policy.Rule, e *policy.Emergency, drill bool) {
-	t.Rule = termsRule(rule, false)
+func makeEmergency(t *Terms, rule *policy.Rule, e *policy.Emergency, drill bool) {
+	t.Rule = grant.RuleOf(rule, false)
 	t.Rule.Extend = nil
 	t.Emergency = &TermsEmergency{
 		Drill: drill, Told: []string{}, ReviewGroups: slices.Clone(e.ReviewBy), ReviewBy: t.CreatedAt.Add(e.ReviewWithin),
 		Assurance: string(rule.Assurance),
 	}
-	for _, g := range slices.Concat(t.groups(), e.Tell, e.ReviewBy) {
+	for _, g := range slices.Concat(t.Groups(), e.Tell, e.ReviewBy) {
 		if !slices.Contains(t.Emergency.Told, g) {
 			t.Emergency.Told = append(t.Emergency.Told, g)
 		}
 	}
-}
-
-// drill reports whether the request is a rehearsal.
-func (t Terms) drill() bool { return t.Emergency != nil && t.Emergency.Drill }
-
-// readers are the groups whose members may see the request: those that decide on
-// it, and those that are told of an emergency.
-func (t Terms) readers() []string {
-	if t.Emergency != nil {
-		return t.Emergency.Told // the stages' among them
-	}
-	return t.groups()
-}
-
-// checkEmergency returns when an emergency's grant started: when it was asked
-// for. Nothing makes it allowed but its terms, so that they must be whole: a
-// reason, somebody other than nobody to review it, a deadline after the start; and
-// nothing about them may be as in a request that is approved.
-func (g Grant) checkEmergency(t Terms) (time.Time, error) {
-	switch {
-	case len(g.Decisions) > 0:
-		return t.CreatedAt, ErrEvidence.With("the terms are of an emergency, but there are decisions")
-	case t.Rule.Automatic || t.Rule.Extend != nil || t.Extends != "" || t.NotBefore != nil:
-		return t.CreatedAt, ErrEvidence.With("the terms are of an emergency and of another kind of request")
-	case t.Reason == "":
-		return t.CreatedAt, ErrEvidence.With("an emergency without a reason")
-	case len(t.Emergency.ReviewGroups) == 0 || !t.Emergency.ReviewBy.After(t.CreatedAt):
-		return t.CreatedAt, ErrEvidence.With("an emergency that nobody is to review")
-	}
-	return t.CreatedAt, nil
 }
 
 // startEmergency starts the grant of a new request and returns the events of it.
@@ -100,7 +71,7 @@ func (r *request) startEmergency(c identity.Caller) ([]event.Event, error) {
 	}
 	return []event.Event{
 		r.event(t.CreatedAt, c.Actor(), c.Source, event.EmergencyStarted{
-			Drill: t.Emergency.Drill, TermsHash: r.termsHash, Host: t.Host.Name, Hosts: t.hostNames(), Login: t.Login, Reason: t.Reason,
+			Drill: t.Emergency.Drill, TermsHash: r.termsHash, Host: t.Host.Name, Hosts: t.HostNames(), Login: t.Login, Reason: t.Reason,
 			Told: t.Emergency.Told, ReviewGroups: t.Emergency.ReviewGroups, ReviewBy: t.Emergency.ReviewBy,
 		}),
 		r.event(t.CreatedAt, c.Actor(), c.Source, started),
@@ -229,14 +200,14 @@ func (r *request) emergency(people map[string]api.Person, now time.Time) *api.Em
 	if e == nil {
 		return nil
 	}
-	out := &api.Emergency{Drill: e.Drill, Told: e.Told, ReviewGroups: e.ReviewGroups, ReviewBy: e.ReviewBy, Assurance: e.assurance()}
+	out := &api.Emergency{Drill: e.Drill, Told: e.Told, ReviewGroups: e.ReviewGroups, ReviewBy: e.ReviewBy, Assurance: e.ReviewAssurance()}
 	if r.review == nil {
 		out.Overdue = !now.Before(e.ReviewBy)
 		return out
 	}
 	v := r.review.statement
 	out.Review = &api.Review{ID: r.review.id, Reviewer: people[v.Reviewer.ID], Verdict: v.Verdict, Comment: v.Comment,
-		Late: v.Late, Running: v.Running, At: r.review.taken, Evidence: r.review.shown(v.said())}
+		Late: v.Late, Running: v.Running, At: r.review.taken, Evidence: r.review.shown(v.Said())}
 	return out
 }
 

@@ -63,22 +63,12 @@ var (
 		"only the requester can do that", "ask the requester")
 	ErrNotForYou = refusal.New(refusal.Denied, "operators-and-auditors-only",
 		"only operators and auditors see what people were told", "ask an operator; your own requests are at sally requests")
-	ErrNoGrant = refusal.New(refusal.Conflict, "no-grant",
-		"the request has no grant", "wait for its approval, or ask again")
 )
 
 // Refusals of a certificate under a grant.
 var (
-	ErrNotStarted = refusal.New(refusal.Conflict, "grant-not-started",
-		"the grant has not started yet", "come back at its start")
-	ErrGrantEnded = refusal.New(refusal.Conflict, "grant-ended",
-		"the grant has ended", "make a new request")
 	ErrOtherKey = refusal.New(refusal.Denied, "other-key",
 		"the grant is bound to another key", "use the key that it was first used with, or make a new request").On("public_key")
-	ErrSignInTooOld = refusal.New(refusal.Unauthenticated, "sign-in-too-old",
-		"your sign-in is too old for the rule of this grant", "sign in again: sally login")
-	ErrEvidence = refusal.New(refusal.Denied, "evidence-refused",
-		"the evidence does not prove that this grant is allowed", "make a new request, and tell an operator: the database may have been changed by hand")
 )
 
 // ErrNotAuditor refuses the log to everybody else.

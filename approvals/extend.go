@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
@@ -59,7 +59,7 @@ func (s *Service) Extend(ctx context.Context, c identity.Caller, id string, in a
 		switch refused.Kind {
 		case refusal.Denied, refusal.NotFound, refusal.Conflict, refusal.TooMany:
 			s.cfg.Log.Refused(ctx, r.event(s.cfg.Clock.Now(), c.Actor(), c.Source, event.RequestRefused{
-				Host: r.terms.asked(), Login: r.terms.Login, Code: refused.Code, Reason: refused.Detail, Extends: r.id}))
+				Host: r.terms.Asked(), Login: r.terms.Login, Code: refused.Code, Reason: refused.Detail, Extends: r.id}))
 		}
 		if errors.Is(err, ErrNotRequester) && !r.visible(c) {
 			err = ErrUnknownRequest
@@ -97,7 +97,7 @@ func (s *Service) extension(ctx context.Context, c identity.Caller, r *request, 
 	if rule.Extend.Times == 0 {
 		return ask{}, ErrNoExtension.With("rule %q no longer lets grants be extended", rule.Name)
 	}
-	by, err := r.terms.extendBy()
+	by, err := r.terms.ExtendBy()
 	if err != nil {
 		return ask{}, err
 	}
@@ -119,32 +119,15 @@ func (s *Service) extension(ctx context.Context, c identity.Caller, r *request, 
 	t.RequestID = ids.New(ids.Request)
 	t.Person = TermsPerson{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject}
 	t.Selector = r.terms.Selector
-	t.setHosts(targets)
+	setHosts(&t, targets)
 	t.Duration = short(duration)
 	t.PublicKey, t.NotBefore, t.Extends = r.key, &start, r.id
 	t.CreatedAt, t.ApproveBy = now, now.Add(rule.ApproveWithin)
 	t.PolicyHash, t.PolicyVersion = p.Hash, p.Version
-	t.Rule = termsRule(rule, r.terms.Rule.Extend.Automatic && rule.Extend.Automatic || rule.AutomaticAt(now) && rule.AutomaticAt(start))
+	t.Rule = grant.RuleOf(rule, r.terms.Rule.Extend.Automatic && rule.Extend.Automatic || rule.AutomaticAt(now) && rule.AutomaticAt(start))
 	t.Rule.StartWithin = "" // it goes on with what is in use
-	t.Rule.Extend = r.terms.Rule.Extend.next()
+	t.Rule.Extend = r.terms.Rule.Extend.Next()
 	return ask{targets: targets, rule: rule, terms: t}, nil
-}
-
-// extendBy is how long an extension of the terms' grant is at most.
-func (t Terms) extendBy() (time.Duration, error) {
-	by, err := time.ParseDuration(t.Rule.Extend.By)
-	if err != nil || by <= 0 {
-		return 0, ErrEvidence.With("the terms' extension cannot be read")
-	}
-	return by, nil
-}
-
-// next is what may follow one extension more.
-func (e *TermsExtend) next() *TermsExtend {
-	if e.Times <= 1 {
-		return nil
-	}
-	return &TermsExtend{Times: e.Times - 1, By: e.By, Automatic: e.Automatic}
 }
 
 // mayExtend says why the person cannot extend the settled request's grant, or nil.
@@ -237,74 +220,4 @@ func (s *Service) earlier(ctx context.Context, tx pgx.Tx, t Terms, c identity.Ca
 	r.settle(s.cfg.Clock.Now())
 	g, err := s.grantOf(ctx, tx, r, c, left-1)
 	return &g, err
-}
-
-// checkChain verifies that the terms' grant goes on with the one that they
-// extend. The rules:
-//
-//  1. The earlier grant is of the same person and login, for the same host or
-//     hosts and perhaps others, and was allowed by its own terms and decisions.
-//  2. The terms name the key that it is bound to, and its end as their start; that
-//     is the end that was approved, and nobody has ended it before.
-//  3. Its terms allow the extension: so many, so long.
-//  4. The same holds between that one and the one before it.
-func (g Grant) checkChain(t Terms) error {
-	before := g.Earlier
-	switch {
-	case t.Extends == "" && before == nil:
-		return nil
-	case t.Extends == "" || before == nil || before.RequestID != t.Extends:
-		return ErrEvidence.With("the grant that is extended is not the one that the terms name")
-	}
-	bt, err := before.checkTerms()
-	if err != nil {
-		return err
-	}
-	approved, err := before.checkDecisions(bt)
-	if err != nil {
-		return err
-	}
-	w, err := bt.window(approved)
-	if err != nil {
-		return ErrEvidence.Because(err)
-	}
-	if err := extends(t, bt, w, before.Key); err != nil {
-		return err
-	}
-	if !before.StartsAt.Equal(w.start) || before.EndsAt.After(w.end) {
-		return ErrEvidence.With("the time of the grant that is extended is not what was approved")
-	}
-	if before.EndsAt.Before(w.end) || before.State != api.Active && before.State != api.Ended {
-		return ErrGrantEnded.With("the grant that it extends was ended early")
-	}
-	return before.checkChain(bt)
-}
-
-// extends says why terms do not go on with earlier ones, whose grant had the
-// window and the key.
-func extends(t, before Terms, w window, key string) error {
-	switch {
-	case before.Person != t.Person || !t.within(before.Hosts()) || before.Login != t.Login:
-		return ErrEvidence.With("an extension is for another person, host or login")
-	case t.PublicKey == "" || t.PublicKey != key || before.PublicKey != "" && before.PublicKey != key:
-		return ErrEvidence.With("an extension is for another key")
-	case t.NotBefore == nil || !t.NotBefore.Equal(w.end):
-		return ErrEvidence.With("an extension does not start at the end of what it extends")
-	case t.CreatedAt.Before(before.CreatedAt) || !t.CreatedAt.Before(w.end):
-		return ErrEvidence.With("an extension was asked for out of its time")
-	case before.Rule.Extend == nil:
-		return ErrEvidence.With("there are more extensions than the terms allow")
-	}
-	allowed, have := before.Rule.Extend.next(), t.Rule.Extend
-	if (allowed == nil) != (have == nil) || allowed != nil && *allowed != *have {
-		return ErrEvidence.With("an extension may be extended otherwise than the terms allow")
-	}
-	by, err := before.extendBy()
-	if err != nil {
-		return err
-	}
-	if d, err := t.times(); err != nil || d.duration > by {
-		return ErrEvidence.With("an extension is longer than the terms allow")
-	}
-	return nil
 }

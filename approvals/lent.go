@@ -52,7 +52,7 @@ func (v voter) bases() []basis {
 
 // groupsOf are those of the basis that the terms name.
 func (b basis) groupsOf(t Terms) []string {
-	return slices.DeleteFunc(t.groups(), func(g string) bool { return !slices.Contains(b.groups, g) })
+	return slices.DeleteFunc(t.Groups(), func(g string) bool { return !slices.Contains(b.groups, g) })
 }
 
 // onBehalfOf is the basis in a statement.
@@ -95,7 +95,7 @@ func (r *request) decided(c identity.Caller, d decision, b basis, at time.Time) 
 
 // at is the voter with what is lent at the time.
 func (v voter) at(now time.Time) voter {
-	v.lent = slices.DeleteFunc(slices.Clone(v.lent), func(l lent) bool { return !l.runs(now) })
+	v.lent = slices.DeleteFunc(slices.Clone(v.lent), func(l lent) bool { return !l.Runs(now) })
 	return v
 }
 
@@ -188,7 +188,7 @@ func (r *request) mayRest(b basis, v api.Verdict) error {
 		return ErrOwnRequest
 	case len(b.groupsOf(r.terms)) == 0:
 		return ErrNotApprover
-	case b.lent != nil && b.lent.about(r.terms.Person):
+	case b.lent != nil && b.lent.About(r.terms.Person):
 		return ErrDelegatorAsks
 	case r.behind(b.person.ID):
 		return ErrAlreadyDecided
@@ -196,7 +196,7 @@ func (r *request) mayRest(b basis, v api.Verdict) error {
 		return ErrDelegatorDecided
 	case r.state != api.Requested:
 		return ErrClosed.With("the request is %s", r.state)
-	case v == api.Approve && !policy.MayFill(r.terms.stages(), r.approvals(), b.approval()):
+	case v == api.Approve && !policy.MayFill(r.terms.Stages(), r.approvals(), b.approval()):
 		return ErrNotNeeded
 	}
 	return nil
@@ -217,8 +217,8 @@ func (r *request) behind(personID string) bool {
 // somebody did for them (P10).
 func (r *request) visibleTo(c identity.Caller, v voter, now time.Time) bool {
 	reads := func(l lent) bool {
-		return l.runs(now) && !l.about(r.terms.Person) &&
-			slices.ContainsFunc(r.terms.readers(), func(g string) bool { return slices.Contains(l.groups, g) })
+		return l.Runs(now) && !l.About(r.terms.Person) &&
+			slices.ContainsFunc(r.terms.Readers(), func(g string) bool { return slices.Contains(l.groups, g) })
 	}
 	delegated := func(d decision) bool {
 		f := d.statement.OnBehalfOf
@@ -273,7 +273,7 @@ func (v voter) addLent(to pgx.NamedArgs) error {
 // the slot's groups because somebody delegates to them.
 func (s *Service) addDelegates(ctx context.Context, r *request, slots []api.Slot) error {
 	now := s.cfg.Clock.Now()
-	groups := r.terms.groups()
+	groups := r.terms.Groups()
 	if len(groups) == 0 {
 		return nil
 	}
@@ -288,7 +288,7 @@ func (s *Service) addDelegates(ctx context.Context, r *request, slots []api.Slot
 	}
 	var who []string
 	list = slices.DeleteFunc(list, func(l lent) bool {
-		return !l.runs(now) || r.behind(l.Delegate.ID) || l.Delegate.ID == r.personID || r.behind(l.Delegator.ID) || l.about(r.terms.Person)
+		return !l.Runs(now) || r.behind(l.Delegate.ID) || l.Delegate.ID == r.personID || r.behind(l.Delegator.ID) || l.About(r.terms.Person)
 	})
 	for _, l := range list {
 		who = append(who, l.Delegate.ID, l.Delegator.ID)

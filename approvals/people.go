@@ -249,7 +249,7 @@ func (s *Service) voidApprovals(ctx context.Context, tx pgx.Tx, personID string,
 		}
 		for i := range r.decision {
 			d := &r.decision[i]
-			if d.void || !slices.ContainsFunc(d.statement.behind(), func(p StatementApprover) bool { return p.ID == personID }) {
+			if d.void || !slices.ContainsFunc(d.statement.Behind(), func(p StatementApprover) bool { return p.ID == personID }) {
 				continue
 			}
 			d.void = true

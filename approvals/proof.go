@@ -10,51 +10,9 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals/evidence"
+	"sallyport/approvals/grant"
 	"sallyport/audit/event"
 )
-
-// assured is how strongly what somebody says must be proved.
-type assured struct {
-	assurance string
-	maxAge    time.Duration // of the person's authentication; 0: any
-	acrValues []string
-}
-
-// assured is how strongly decisions on the terms must be proved.
-func (t Terms) assured() (assured, error) {
-	times, err := t.times()
-	return assured{t.Rule.Assurance, times.maxAge, t.Rule.ACRValues}, err
-}
-
-// said is what a statement says of itself that its proof must fit.
-type said struct {
-	by        StatementApprover
-	groups    []string // that the provider must say they are in
-	at        time.Time
-	assurance string
-	signIn    *StatementSignIn
-	clientID  string
-}
-
-func (s Statement) said() said {
-	return said{s.Approver, s.ownGroups(), s.Time, s.Assurance, s.SignIn, s.ClientID}
-}
-
-// proved says why what was said is not proved as it must be, or nil. It has the
-// assurance that is wanted, neither a weaker one nor another.
-func (s said) proved(want assured, e Evidence, a evidence.Anchor) error {
-	if s.assurance != want.assurance {
-		return fmt.Errorf("it has assurance %q, and %q is wanted", s.assurance, want.assurance)
-	}
-	d := evidence.Decision{
-		Statement: e.Statement, Issuer: s.by.Issuer, Subject: s.by.Subject, ClientID: s.clientID,
-		Groups: s.groups, Made: s.at, Taken: e.Taken, MaxAge: want.maxAge, ACRValues: want.acrValues,
-	}
-	if s.signIn != nil {
-		d.AuthTime = s.signIn.AuthTime
-	}
-	return evidence.Verify(s.assurance, d, e.Proof, a)
-}
 
 // kept is a canonical statement as it is kept, with what proves it.
 type kept struct {
@@ -93,25 +51,25 @@ func (k kept) idTokenHash() string {
 }
 
 // shown is what proves what was said, for people who look.
-func (k kept) shown(s said) api.DecisionEvidence {
-	out := api.DecisionEvidence{Assurance: s.assurance, Statement: k.hash, IDTokenHash: k.idTokenHash(), KeysHash: k.keysHash}
+func (k kept) shown(s grant.Said) api.DecisionEvidence {
+	out := api.DecisionEvidence{Assurance: s.Assurance, Statement: k.hash, IDTokenHash: k.idTokenHash(), KeysHash: k.keysHash}
 	switch {
 	case k.idToken != "":
 		out.AuthTime, out.AMR, out.ACR = evidence.Authentication(k.idToken)
-	case s.signIn != nil:
-		out.AuthTime, out.AMR, out.ACR = &s.signIn.AuthTime, s.signIn.AMR, s.signIn.ACR
+	case s.SignIn != nil:
+		out.AuthTime, out.AMR, out.ACR = &s.SignIn.AuthTime, s.SignIn.AMR, s.SignIn.ACR
 	}
 	return out
 }
 
 // checkProof refuses what would not be believed later, in words for the person who
 // says it.
-func (s *Service) checkProof(ctx context.Context, tx pgx.Tx, want assured, by said, k kept) error {
+func (s *Service) checkProof(ctx context.Context, tx pgx.Tx, want grant.Assured, by grant.Said, k kept) error {
 	e, err := k.evidence(ctx, tx)
 	if err != nil {
 		return err
 	}
-	if err := by.proved(want, e, s.anchor()); err != nil {
+	if err := by.Proved(want, e, s.anchor()); err != nil {
 		return unproved(err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals/evidence"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
@@ -217,7 +218,7 @@ func (s *Service) propose(ctx context.Context, c identity.Caller, d draft, in ap
 		return nil, err
 	}
 	p.hash = hash(p.text)
-	if p.note, err = s.cfg.Log.Vouch(proposalKind, p.hash); err != nil {
+	if p.note, err = s.cfg.Log.Vouch(grant.ProposalKind, p.hash); err != nil {
 		return nil, err
 	}
 	e := event.New(now, c.Actor(), c.Source, event.Subject{}, event.PolicyProposed{

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
@@ -95,7 +96,7 @@ func (s *Service) takePolicyDecision(ctx context.Context, c identity.Caller, id 
 		if err != nil {
 			return nil, err
 		}
-		if err := s.checkProof(ctx, tx, policyAssured(head), d.statement.said(), d.kept); err != nil {
+		if err := s.checkProof(ctx, tx, grant.PolicyAssured(head), d.statement.Said(), d.kept); err != nil {
 			return nil, err
 		}
 		decided, err := s.decideProposal(ctx, tx, c, p, head, d)
@@ -249,7 +250,7 @@ func (p *proposal) mayDecide(person identity.Person, v api.Verdict, head *policy
 	switch {
 	case len(operatorGroups(head, person)) == 0:
 		return ErrPolicyOperators
-	case p.authorID == person.ID || sameStatementPerson(p.statement.Author, self):
+	case p.authorID == person.ID || grant.SamePerson(p.statement.Author, self):
 		return ErrOwnProposal
 	case p.state != proposalOpen:
 		return ErrProposalClosed.With("the proposal is %s", p.state)

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
@@ -142,7 +143,7 @@ func (s *Service) versions(ctx context.Context, where string, args ...any) ([]ap
 		v.ActivatedAt = v.ActivatedAt.UTC()
 		if err == nil && statement != nil {
 			var st ProposalStatement
-			err = parseCanonical(statement, &st)
+			err = grant.ParseCanonical(statement, &st)
 			v.Author, v.Approver, v.Comment = &api.Person{ID: author}, &api.Person{ID: approver}, st.Comment
 			people = append(people, author, approver)
 		}
@@ -291,7 +292,7 @@ func (s *Service) showProposals(ctx context.Context, c identity.Caller, list []*
 		if p.decisionID != "" {
 			d := p.decision
 			out[i].Decision = &api.PolicyVerdict{ID: p.decisionID, Approver: names[d.statement.Approver.ID],
-				Verdict: d.statement.Verdict, Comment: d.statement.Comment, At: d.taken, Evidence: d.shown(d.statement.said())}
+				Verdict: d.statement.Verdict, Comment: d.statement.Comment, At: d.taken, Evidence: d.shown(d.statement.Said())}
 		}
 	}
 	return out, nil

@@ -47,7 +47,7 @@ func (s *Service) Preview(ctx context.Context, c identity.Caller, in api.Request
 		host.Logins = append(host.Logins, l.Login)
 	}
 	return api.Preview{
-		Host: host, Hosts: a.terms.apiHosts(), Login: a.terms.Login, Rule: a.rule.Name, Duration: a.terms.Duration,
+		Host: host, Hosts: apiHosts(a.terms), Login: a.terms.Login, Rule: a.rule.Name, Duration: a.terms.Duration,
 		Automatic: a.terms.Rule.Automatic, Approvers: slots, ApproveBy: a.terms.ApproveBy,
 		NotBefore: a.terms.NotBefore, StartWithin: a.terms.Rule.StartWithin,
 		CertificateLifetime: a.terms.Rule.CertificateLifetime, Emergency: r.emergency(nil, a.terms.CreatedAt),
@@ -75,7 +75,7 @@ func (s *Service) Request(ctx context.Context, c identity.Caller, in api.Request
 func (a ask) subject(c identity.Caller) event.Subject {
 	about := event.Subject{PersonID: c.ID}
 	if len(a.targets) > 0 {
-		about.HostID, about.HostIDs = a.targets[0].ID, a.terms.hostIDs()
+		about.HostID, about.HostIDs = a.targets[0].ID, a.terms.HostIDs()
 	}
 	return about
 }
@@ -88,14 +88,14 @@ func (s *Service) create(ctx context.Context, c identity.Caller, a ask) error {
 	}
 	t := a.terms
 	events := []event.Event{r.event(t.CreatedAt, c.Actor(), c.Source, event.RequestCreated{
-		Terms: string(r.termsText), TermsHash: r.termsHash, Host: t.Host.Name, Hosts: t.hostNames(), Login: t.Login,
+		Terms: string(r.termsText), TermsHash: r.termsHash, Host: t.Host.Name, Hosts: t.HostNames(), Login: t.Login,
 		Duration: t.Duration, Rule: t.Rule.Name, Reason: t.Reason, Ticket: t.Ticket,
-		Emergency: t.Emergency != nil, Drill: t.drill(), Extends: t.Extends,
+		Emergency: t.Emergency != nil, Drill: t.Drill(), Extends: t.Extends,
 	})}
 	var reviewed []string
 	switch {
 	case t.Emergency != nil:
-		if reviewed, err = s.checkReviewed(ctx, t.Person.ID, t.drill()); err != nil {
+		if reviewed, err = s.checkReviewed(ctx, t.Person.ID, t.Drill()); err != nil {
 			return err
 		}
 		opened, err := r.startEmergency(c)
@@ -157,7 +157,7 @@ func (s *Service) checkAsker(ctx context.Context, t Terms) error {
 		err = s.checkOpen(ctx, s.cfg.Pool, t.Person.ID)
 	}
 	if err == nil && t.Emergency != nil {
-		_, err = s.checkReviewed(ctx, t.Person.ID, t.drill())
+		_, err = s.checkReviewed(ctx, t.Person.ID, t.Drill())
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package approvals
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -37,125 +36,6 @@ var (
 			Hinting("open the request's page and review it there, or run: sally review")
 )
 
-// ReviewFormat names the form of ReviewStatement.
-const ReviewFormat = "sallyport.review/1"
-
-// ReviewStatement is the sign-off after an emergency, in a form that is kept, as
-// Statement is for a decision.
-type ReviewStatement struct {
-	Format     string            `json:"format"` // ReviewFormat
-	RequestID  string            `json:"request_id"`
-	TermsHash  string            `json:"terms_hash"`
-	Verdict    string            `json:"verdict"` // api.Justified or api.NotJustified
-	Reviewer   StatementApprover `json:"reviewer"`
-	Groups     []string          `json:"groups"`      // of the reviewer then, those that may review
-	PolicyHash string            `json:"policy_hash"` // of the terms' policy
-	Comment    string            `json:"comment"`
-	Late       bool              `json:"late"`                // at the deadline or after it
-	Running    bool              `json:"running"`             // the grant had not ended: what came after is not signed off
-	Assurance  string            `json:"assurance,omitempty"` // that of the terms' emergency
-	SignIn     *StatementSignIn  `json:"sign_in,omitempty"`   // of the reviewer, with session
-	ClientID   string            `json:"client_id,omitempty"` // Sallyport's at the reviewer's issuer, with provider
-	Time       time.Time         `json:"time"`                // when the reviewer said it
-	Random     string            `json:"random"`              // 128 bits, hex: the hash tells nothing about the comment
-}
-
-// Encode returns the canonical bytes, in the same encoding as Terms.Encode.
-func (s ReviewStatement) Encode() ([]byte, error) {
-	s.Time, s.SignIn = s.Time.UTC(), s.SignIn.utc()
-	return canonical(s)
-}
-
-// ParseReview reads a canonical review, and nothing that Encode would not have
-// produced.
-func ParseReview(text []byte) (ReviewStatement, error) {
-	var s ReviewStatement
-	if err := parseCanonical(text, &s); err != nil {
-		return ReviewStatement{}, fmt.Errorf("reading a review: %w", err)
-	}
-	if s.Format != ReviewFormat {
-		return ReviewStatement{}, fmt.Errorf("reading a review: format %q is not %q", s.Format, ReviewFormat)
-	}
-	return s, nil
-}
-
-// said is what the review says of itself that its proof must fit. Reviews of
-// before there was a choice do not say what proves them.
-func (s ReviewStatement) said() said {
-	assurance := s.Assurance
-	if assurance == "" {
-		assurance = evidence.Session
-	}
-	return said{s.Reviewer, s.Groups, s.Time, assurance, s.SignIn, s.ClientID}
-}
-
-// assurance is what proves a review of the emergency.
-func (e TermsEmergency) assurance() string {
-	if e.Assurance == "" {
-		return evidence.Session
-	}
-	return e.Assurance
-}
-
-// reviewAssured is how strongly a review of the terms' emergency must be proved: as
-// a decision on them.
-func (t Terms) reviewAssured() (assured, error) {
-	want, err := t.assured()
-	want.assurance = t.Emergency.assurance()
-	return want, err
-}
-
-// CheckReview verifies that the evidence signs off the emergency of the terms. It
-// is pure. The rules:
-//
-//  1. The evidence's hash fits its bytes, which are canonical and name these terms.
-//  2. The verdict is one, and says why.
-//  3. The reviewer is a person, in a group that the terms let review, and not the
-//     requester under any id (P5).
-//  4. It was given after the door was opened, and says so if it was late.
-//  5. It is proved as strongly as the terms want it, which package evidence says.
-func CheckReview(t Terms, termsHash string, e Evidence, a evidence.Anchor) (ReviewStatement, error) {
-	if t.Emergency == nil {
-		return ReviewStatement{}, ErrEvidence.With("a review of what was no emergency")
-	}
-	if hash(e.Statement) != e.Hash {
-		return ReviewStatement{}, ErrEvidence.With("a review's hash does not fit the review")
-	}
-	s, err := ParseReview(e.Statement)
-	if err != nil {
-		return s, ErrEvidence.With("a review cannot be read").Because(err)
-	}
-	among := func(g string) bool { return slices.Contains(t.Emergency.ReviewGroups, g) }
-	switch {
-	case s.RequestID != t.RequestID || s.TermsHash != termsHash || s.PolicyHash != t.PolicyHash:
-		return s, ErrEvidence.With("a review is about other terms")
-	case s.Verdict != api.Justified && s.Verdict != api.NotJustified || strings.TrimSpace(s.Comment) == "":
-		return s, ErrEvidence.With("a review does not say what it found")
-	case !ids.Valid(ids.Person, s.Reviewer.ID):
-		return s, ErrEvidence.With("a review is not a person's")
-	case t.Person.is(s.Reviewer.ID, s.Reviewer.Issuer, s.Reviewer.Subject):
-		return s, ErrEvidence.With("a review is the requester's own")
-	case !slices.ContainsFunc(s.Groups, among):
-		return s, ErrEvidence.With("a review is by somebody who may not review")
-	case s.Time.Before(t.CreatedAt) || s.Late != !s.Time.Before(t.Emergency.ReviewBy):
-		return s, ErrEvidence.With("a review was given out of its time")
-	}
-	want, err := t.reviewAssured()
-	if err == nil {
-		err = s.said().proved(want, e, a)
-	}
-	if err != nil {
-		return s, ErrEvidence.With("a review is not proved").Because(err)
-	}
-	return s, nil
-}
-
-// is reports whether somebody is the requester, by id or by what the provider
-// calls them.
-func (p TermsPerson) is(id, issuer, subject string) bool {
-	return p.ID == id || p.Issuer == issuer && p.Subject == subject
-}
-
 // review is a row of reviews.
 type review struct {
 	kept
@@ -180,7 +60,7 @@ func (s *Service) Review(ctx context.Context, c identity.Caller, id string, in a
 		return api.Request{}, err
 	}
 	c, err := s.takeReview(ctx, c, id, in.Verdict, func(_ pgx.Tx, c identity.Caller, r *request, at time.Time) (review, []event.Event, error) {
-		if r.terms.Emergency.assurance() == evidence.Provider {
+		if r.terms.Emergency.ReviewAssurance() == evidence.Provider {
 			return review{}, nil, errSignedReview
 		}
 		st := r.newReview(c.Person, in, at)
@@ -295,7 +175,7 @@ func (v review) event(t Terms) event.ReviewGiven {
 	return event.ReviewGiven{
 		Drill: t.Emergency.Drill, ReviewID: v.id, Verdict: st.Verdict, Comment: st.Comment, Late: st.Late,
 		TermsHash: st.TermsHash, Groups: st.Groups, Evidence: string(v.text), EvidenceHash: v.hash,
-		Assurance: st.said().assurance, IDTokenHash: v.idTokenHash(), KeysHash: v.keysHash,
+		Assurance: st.Said().Assurance, IDTokenHash: v.idTokenHash(), KeysHash: v.keysHash,
 	}
 }
 
@@ -306,7 +186,7 @@ func (r *request) mayReview(p identity.Person, unreviewed bool) error {
 	switch e := r.terms.Emergency; {
 	case e == nil:
 		return ErrNotEmergency
-	case r.terms.Person.is(p.ID, p.Issuer, p.Subject):
+	case r.terms.Person.Is(p.ID, p.Issuer, p.Subject):
 		return ErrOwnReview
 	case !slices.ContainsFunc(e.ReviewGroups, func(g string) bool { return slices.Contains(p.Groups, g) }):
 		return ErrNotReviewer

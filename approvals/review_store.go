@@ -23,7 +23,7 @@ func (r *request) insertReview(ctx context.Context, tx pgx.Tx, v review) error {
 			assurance, id_token, keys_hash)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, ''), nullif($10, ''))`,
 		v.id, r.id, r.personID, v.statement.Reviewer.ID, v.text, v.hash, v.taken,
-		v.statement.said().assurance, v.idToken, v.keysHash)
+		v.statement.Said().Assurance, v.idToken, v.keysHash)
 	if err != nil {
 		return fmt.Errorf("writing the review of request %s: %w", r.id, err)
 	}

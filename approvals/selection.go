@@ -2,116 +2,42 @@ package approvals
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/validation"
-
 	"sallyport/api"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
-	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
 )
-
-// MaxHosts is how many hosts one request is for.
-const MaxHosts = 50
-
-// maxSelector is how many labels select them.
-const maxSelector = 16
 
 // Refusals of an ask for several hosts.
 var (
 	ErrHostAndSelector = refusal.New(refusal.Invalid, "host-and-selector",
 		"a request is for one host or for those with some labels, not for both", "leave one of them out").On("selector")
-	ErrBadSelector = refusal.New(refusal.Invalid, "bad-selector",
-		"the hosts cannot be selected like that", "name 1 to 16 labels with their values, such as class=database,env=prod").On("selector")
 	ErrTooManyHosts = refusal.New(refusal.Invalid, "too-many-hosts",
 		"the labels select more hosts than one request is for", "add a label to the selector").On("selector")
 	ErrSeveralRules = refusal.New(refusal.Invalid, "several-rules",
 		"the hosts do not all fall under one rule", "ask for the hosts of each rule separately").On("selector")
 )
 
-// Hosts are all hosts that the terms are about, by name; at least one.
-func (t Terms) Hosts() []TermsHost { return append([]TermsHost{t.Host}, t.MoreHosts...) }
-
-// checkHosts says why the hosts are not what an ask makes of any set of hosts:
-// each once, by name, no more than there may be, and several only by labels.
-func (t Terms) checkHosts() error {
-	if err := checkSelector(t.Selector); len(t.Selector) > 0 && err != nil {
-		return err
-	}
-	if len(t.MoreHosts) == 0 {
-		return nil
-	}
-	hosts, seen := t.Hosts(), map[string]bool{}
-	if len(t.Selector) == 0 || len(hosts) > MaxHosts {
-		return fmt.Errorf("%d hosts cannot have been asked for like that", len(hosts))
-	}
-	for i, h := range hosts {
-		if !ids.Valid(ids.Host, h.ID) || seen[h.ID] || i > 0 && h.Name <= hosts[i-1].Name {
-			return errors.New("the hosts are not each there once, by name")
-		}
-		seen[h.ID] = true
-	}
-	return nil
-}
-
 // setHosts freezes the targets, which are in the order of their names.
-func (t *Terms) setHosts(targets []Target) {
+func setHosts(t *Terms, targets []Target) {
 	t.Host, t.MoreHosts = TermsHost{ID: targets[0].ID, Name: targets[0].Name}, nil
 	for _, target := range targets[1:] {
 		t.MoreHosts = append(t.MoreHosts, TermsHost{ID: target.ID, Name: target.Name})
 	}
 }
 
-// hostIDs and hostNames are for events: of all hosts, if there are several.
-func (t Terms) hostIDs() []string   { return t.ofSeveral(func(h TermsHost) string { return h.ID }) }
-func (t Terms) hostNames() []string { return t.ofSeveral(func(h TermsHost) string { return h.Name }) }
-
-func (t Terms) ofSeveral(what func(TermsHost) string) (out []string) {
-	if len(t.MoreHosts) == 0 {
-		return nil
-	}
-	for _, h := range t.Hosts() {
-		out = append(out, what(h))
-	}
-	return out
-}
-
-// moreHostIDs is the column of the hosts after the first.
-func (t Terms) moreHostIDs() []string {
-	if len(t.MoreHosts) == 0 {
-		return []string{}
-	}
-	return t.hostIDs()[1:]
-}
-
-// within reports whether the terms are for no other hosts than these.
-func (t Terms) within(hosts []TermsHost) bool {
-	return !slices.ContainsFunc(t.Hosts(), func(h TermsHost) bool {
-		return !slices.ContainsFunc(hosts, func(o TermsHost) bool { return o.ID == h.ID })
-	})
-}
-
 // apiHosts are the hosts as everybody who may see the request sees them.
-func (t Terms) apiHosts() []api.RequestHost {
+func apiHosts(t Terms) []api.RequestHost {
 	out := []api.RequestHost{}
 	for _, h := range t.Hosts() {
 		out = append(out, api.RequestHost{ID: h.ID, Name: h.Name})
 	}
 	return out
-}
-
-// asked is what the terms' hosts were asked for by.
-func (t Terms) asked() string {
-	if len(t.Selector) > 0 {
-		return api.SelectorText(t.Selector)
-	}
-	return t.Host.Name
 }
 
 // asked is what was asked for, in the caller's words.
@@ -120,22 +46,6 @@ func asked(in api.RequestInput) string {
 		return in.Host
 	}
 	return api.SelectorText(in.Selector)
-}
-
-// checkSelector refuses what cannot be labels of hosts.
-func checkSelector(selector map[string]string) error {
-	if len(selector) == 0 || len(selector) > maxSelector {
-		return ErrBadSelector
-	}
-	for label, value := range selector {
-		if len(validation.IsQualifiedName(label)) > 0 {
-			return ErrBadSelector.With("%q is not the name of a label", label)
-		}
-		if len(validation.IsValidLabelValue(value)) > 0 {
-			return ErrBadSelector.With("%q is not the value of a label", value)
-		}
-	}
-	return nil
 }
 
 // targets finds what is asked for, by name, and the one rule that decides:

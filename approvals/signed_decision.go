@@ -49,7 +49,7 @@ func (s *Service) DraftDecision(ctx context.Context, c identity.Caller, b Browse
 	if err != nil {
 		return Draft{}, err
 	}
-	want, err := r.terms.assured()
+	want, err := r.terms.Assured()
 	if err != nil {
 		return Draft{}, err
 	}

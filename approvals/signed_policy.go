@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
@@ -45,13 +46,13 @@ func (s *Service) DraftPolicyDecision(ctx context.Context, c identity.Caller, b 
 	}
 	st := p.newDecision(head, c.Person, in, notBefore(s.cfg.Clock.Now(), p.created))
 	st.ClientID = b.ClientID
-	return s.keepDraft(ctx, b, id, st, policyAssured(head))
+	return s.keepDraft(ctx, b, id, st, grant.PolicyAssured(head))
 }
 
 // completePolicyDecision takes a decision on a proposal that was drafted.
 func (s *Service) completePolicyDecision(ctx context.Context, d drafted) error {
 	var st PolicyStatement
-	if err := parseCanonical(d.text, &st); err != nil {
+	if err := grant.ParseCanonical(d.text, &st); err != nil {
 		return ErrEvidence.Because(err)
 	}
 	if !d.is(st.Approver, st.ProposalID) {

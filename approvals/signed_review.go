@@ -34,13 +34,13 @@ func (s *Service) DraftReview(ctx context.Context, c identity.Caller, b Browser,
 	if err == nil {
 		err = r.mayReview(c.Person, trades)
 	}
-	if err == nil && r.terms.Emergency.assurance() != evidence.Provider {
+	if err == nil && r.terms.Emergency.ReviewAssurance() != evidence.Provider {
 		err = ErrNoProviderEvidence
 	}
 	if err != nil {
 		return Draft{}, err
 	}
-	want, err := r.terms.reviewAssured()
+	want, err := r.terms.ReviewAssured()
 	if err != nil {
 		return Draft{}, err
 	}

@@ -82,13 +82,13 @@ func (r *request) close(to api.State) event.Data {
 
 // grant starts the grant; its clock runs from now, or from the terms' start (P3).
 func (r *request) grant(now time.Time) (event.Data, error) {
-	w, err := r.terms.window(now)
+	w, err := r.terms.Window(now)
 	if err != nil {
 		return nil, err
 	}
-	r.state, r.starts, r.ends = api.Approved, &w.start, &w.end
-	if !w.useBy.IsZero() {
-		r.useBy = &w.useBy
+	r.state, r.starts, r.ends = api.Approved, &w.Start, &w.End
+	if !w.UseBy.IsZero() {
+		r.useBy = &w.UseBy
 	}
 	evidence := []string{}
 	for _, d := range r.decision {
@@ -98,8 +98,8 @@ func (r *request) grant(now time.Time) (event.Data, error) {
 	}
 	return event.GrantStarted{
 		TermsHash: r.termsHash, Automatic: r.terms.Rule.Automatic, Decisions: evidence,
-		StartsAt: w.start, EndsAt: w.end,
-		Emergency: r.terms.Emergency != nil, Drill: r.terms.drill(), Extends: r.terms.Extends,
+		StartsAt: w.Start, EndsAt: w.End,
+		Emergency: r.terms.Emergency != nil, Drill: r.terms.Drill(), Extends: r.terms.Extends,
 	}, nil
 }
 
@@ -125,7 +125,7 @@ func (r *request) approvals() []policy.Approval {
 	var out []policy.Approval
 	for _, d := range r.decision {
 		if d.statement.Verdict == api.Approve && !d.void {
-			out = append(out, d.statement.approval())
+			out = append(out, d.statement.Approval())
 		}
 	}
 	return out
@@ -138,8 +138,8 @@ func (r *request) waitingGroups() []string {
 	if r.state != api.Requested {
 		return out
 	}
-	stages, given := r.terms.stages(), r.approvals()
-	for _, g := range r.terms.groups() {
+	stages, given := r.terms.Stages(), r.approvals()
+	for _, g := range r.terms.Groups() {
 		if policy.MayFill(stages, given, policy.Approval{Groups: []string{g}}) {
 			out = append(out, g)
 		}
@@ -152,7 +152,7 @@ func (r *request) waitingGroups() []string {
 // auditors and operators.
 func (r *request) visible(c identity.Caller) bool {
 	return r.personID == c.ID || c.Has(api.Auditor) || c.Has(api.Operator) ||
-		slices.ContainsFunc(r.terms.readers(), func(g string) bool { return slices.Contains(c.Groups, g) })
+		slices.ContainsFunc(r.terms.Readers(), func(g string) bool { return slices.Contains(c.Groups, g) })
 }
 
 // mayCancel says why the person cannot cancel the settled request, or nil.

@@ -36,7 +36,7 @@ func scanRequest(row pgx.CollectableRow) (*request, error) {
 	}
 	if r.terms, err = ParseTerms(r.termsText); err != nil {
 		r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", r.id, err))
-	} else if r.hostID != r.terms.Host.ID || !slices.Equal(more, r.terms.moreHostIDs()) {
+	} else if r.hostID != r.terms.Host.ID || !slices.Equal(more, r.terms.MoreHostIDs()) {
 		r.broken = ErrEvidence.Because(fmt.Errorf("request %s is found by other hosts than its terms name", r.id))
 	}
 	return &r, nil
@@ -150,8 +150,8 @@ func (r *request) insert(ctx context.Context, tx pgx.Tx) error {
 		INSERT INTO requests (id, person_id, host_id, policy_version, terms, terms_hash, approver_groups,
 			created_at, approve_by, state, waiting_groups, starts_at, ends_at, use_by, key, more_host_ids)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
-		r.id, r.personID, r.hostID, r.terms.PolicyVersion, r.termsText, r.termsHash, r.terms.readers(),
-		r.terms.CreatedAt, r.terms.ApproveBy, r.state, r.waitingGroups(), r.starts, r.ends, r.useBy, r.key, r.terms.moreHostIDs())
+		r.id, r.personID, r.hostID, r.terms.PolicyVersion, r.termsText, r.termsHash, r.terms.Readers(),
+		r.terms.CreatedAt, r.terms.ApproveBy, r.state, r.waitingGroups(), r.starts, r.ends, r.useBy, r.key, r.terms.MoreHostIDs())
 	if err != nil {
 		return fmt.Errorf("writing request %s: %w", r.id, err)
 	}
@@ -192,7 +192,7 @@ func (r *request) insertDecision(ctx context.Context, tx pgx.Tx, d decision) err
 
 // subject is what events about the request name.
 func (r *request) subject() event.Subject {
-	return event.Subject{RequestID: r.id, PersonID: r.personID, HostID: r.hostID, HostIDs: r.terms.hostIDs()}
+	return event.Subject{RequestID: r.id, PersonID: r.personID, HostID: r.hostID, HostIDs: r.terms.HostIDs()}
 }
 
 // event is an event about the request, under the policy of its terms.

@@ -28,7 +28,7 @@ func (s *Service) tellAsked(ctx context.Context, tx pgx.Tx, r *request, rule *po
 	notices := []notify.Notice{r.waiting(t.CreatedAt)}
 	if at := t.ApproveBy.Add(-rule.Remind); rule.Remind > 0 && at.After(t.CreatedAt) {
 		notices = append(notices, notify.Notice{ID: "reminder/" + r.id, Kind: notify.Reminder, RequestID: r.id,
-			Groups: t.groups(), Due: at})
+			Groups: t.Groups(), Due: at})
 	}
 	for i, e := range rule.Escalate {
 		notices = append(notices, notify.Notice{ID: "escalated/" + r.id + "/" + strconv.Itoa(i+1), Kind: notify.Escalated,
@@ -40,7 +40,7 @@ func (s *Service) tellAsked(ctx context.Context, tx pgx.Tx, r *request, rule *po
 // waiting is the notice that the request waits for its current stage. Whenever that
 // changes it is another notice.
 func (r *request) waiting(now time.Time) notify.Notice {
-	stage := policy.Quorum(r.terms.stages(), r.approvals()).Stage
+	stage := policy.Quorum(r.terms.Stages(), r.approvals()).Stage
 	id := fmt.Sprintf("waiting/%s/%d/%d", r.id, stage, len(r.decision)-len(r.approvals()))
 	return notify.Notice{ID: id, Kind: notify.Waiting, RequestID: r.id, Groups: r.waitingGroups(), Stage: stage, Due: now}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/api"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/policy"
 	"sallyport/internal/ids"
 )
@@ -67,11 +68,11 @@ func scanProposal(row pgx.CollectableRow) (*proposal, error) {
 	if decided != nil {
 		d.taken = decided.UTC()
 	}
-	if err := parseCanonical(p.text, &p.statement); err != nil {
+	if err := grant.ParseCanonical(p.text, &p.statement); err != nil {
 		return nil, ErrEvidence.Because(fmt.Errorf("proposal %s: %w", p.id, err))
 	}
 	if d.text != nil {
-		if err := parseCanonical(d.text, &d.statement); err != nil {
+		if err := grant.ParseCanonical(d.text, &d.statement); err != nil {
 			return nil, ErrEvidence.Because(fmt.Errorf("the decision on proposal %s: %w", p.id, err))
 		}
 	}
@@ -109,7 +110,7 @@ func (s *Service) findProposal(ctx context.Context, db querier, id string, lock 
 // or that this is its document, is what the database alone says.
 func (s *Service) checkProposal(p *proposal) error {
 	v := VouchedStatement{Text: p.text, Note: p.note}
-	_, err := v.open(proposalKind, s.cfg.Log.VerifierKey())
+	_, err := v.Open(grant.ProposalKind, s.cfg.Log.VerifierKey())
 	st := p.statement
 	if err == nil && (st.Format != ProposalFormat || st.ProposalID != p.id || st.Author.ID != p.authorID ||
 		st.BaseVersion != p.base || st.DocumentHash != hash(p.document)) {
@@ -153,7 +154,7 @@ func (p *proposal) close(ctx context.Context, tx pgx.Tx, state string) error {
 
 // insertPolicyDecision adds the decision on a locked proposal.
 func (s *Service) insertPolicyDecision(ctx context.Context, tx pgx.Tx, id string, p *proposal, d policyDecision) error {
-	note, err := s.cfg.Log.Vouch(decisionKind, d.hash)
+	note, err := s.cfg.Log.Vouch(grant.DecisionKind, d.hash)
 	if err != nil {
 		return err
 	}
@@ -184,7 +185,7 @@ func (s *Service) insertActivation(ctx context.Context, tx pgx.Tx, a Activation,
 	if err != nil {
 		return err
 	}
-	note, err := s.cfg.Log.Vouch(activationKind, string(text))
+	note, err := s.cfg.Log.Vouch(grant.ActivationKind, string(text))
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 		return api.Request{}, err
 	}
 	for _, e := range slices.Backward(entries) {
+		if e.Type == "certificate.signed" {
+			continue // it says of each certificate what its own entry in the list does
+		}
 		out.Timeline = append(out.Timeline, e.API(false))
 	}
 	return out, nil
@@ -79,7 +82,7 @@ func (s *Service) show(ctx context.Context, c identity.Caller, list []*request, 
 	for _, r := range list {
 		ids = append(ids, r.personID)
 		for _, d := range r.decision {
-			for _, p := range d.statement.behind() {
+			for _, p := range d.statement.Behind() {
 				ids = append(ids, p.ID)
 			}
 		}
@@ -111,7 +114,7 @@ func (r *request) api(people map[string]api.Person) api.Request {
 	t := r.terms
 	out := api.Request{
 		ID: r.id, State: r.state, Requester: people[r.personID],
-		HostID: t.Host.ID, Host: t.Host.Name, Hosts: t.apiHosts(), Selector: t.Selector, Login: t.Login, Duration: t.Duration,
+		HostID: t.Host.ID, Host: t.Host.Name, Hosts: apiHosts(t), Selector: t.Selector, Login: t.Login, Duration: t.Duration,
 		Reason: t.Reason, Ticket: t.Ticket, NotBefore: t.NotBefore, Rule: t.Rule.Name,
 		Policy: api.PolicyRef{Version: t.PolicyVersion, Hash: t.PolicyHash}, TermsHash: r.termsHash,
 		CreatedAt: t.CreatedAt, ApproveBy: t.ApproveBy,
@@ -135,7 +138,7 @@ func (r *request) api(people map[string]api.Person) api.Request {
 			OnBehalfOf: onBehalfOf,
 			ID:         d.id, Approver: people[d.statement.Approver.ID], Verdict: d.statement.Verdict,
 			Comment: d.statement.Comment, TermsHash: d.statement.TermsHash, At: d.taken, Void: d.void,
-			Evidence: d.shown(d.statement.said()),
+			Evidence: d.shown(d.statement.Said()),
 		})
 	}
 	return out
@@ -165,7 +168,7 @@ func action(name string, err error) api.Action {
 // slots are the terms' slots with the approvals that they have.
 func (r *request) slots() []api.Slot {
 	out := []api.Slot{}
-	stages := r.terms.stages()
+	stages := r.terms.Stages()
 	filled := policy.Quorum(stages, r.approvals()).Filled
 	for i, stage := range stages {
 		for j, slot := range stage.Slots {

@@ -1,4 +1,4 @@
-package approvals
+package grant
 
 import (
 	"fmt"
@@ -10,11 +10,11 @@ import (
 	"sallyport/internal/ids"
 )
 
-// MaxDelegation is how long one person can decide for another at most.
-const MaxDelegation = 90 * 24 * time.Hour
-
 // DelegationFormat names the form of Delegation.
 const DelegationFormat = "sallyport.delegation/1"
+
+// MaxDelegation is how long one person can decide for another at most.
+const MaxDelegation = 90 * 24 * time.Hour
 
 // delegationKind is the kind of notes about delegations.
 const delegationKind = "delegation/1"
@@ -38,11 +38,11 @@ type Delegation struct {
 // Encode returns the canonical bytes, in the same encoding as Terms.Encode.
 func (d Delegation) Encode() ([]byte, error) {
 	d.From, d.Until, d.MadeAt = d.From.UTC(), d.Until.UTC(), d.MadeAt.UTC()
-	return canonical(d)
+	return Canonical(d)
 }
 
-// note has vouch sign the delegation.
-func (d Delegation) note(vouch func(kind, text string) ([]byte, error)) ([]byte, error) {
+// Note has vouch sign the delegation.
+func (d Delegation) Note(vouch func(kind, text string) ([]byte, error)) ([]byte, error) {
 	text, err := d.Encode()
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func OpenDelegation(note []byte, a evidence.Anchor) (Delegation, error) {
 		return Delegation{}, err
 	}
 	var d Delegation
-	if err := parseCanonical([]byte(text), &d); err != nil {
+	if err := ParseCanonical([]byte(text), &d); err != nil {
 		return Delegation{}, fmt.Errorf("reading a delegation: %w", err)
 	}
 	if d.Format != DelegationFormat {
@@ -66,15 +66,15 @@ func OpenDelegation(note []byte, a evidence.Anchor) (Delegation, error) {
 	return d, nil
 }
 
-// runs reports whether the delegation lends anything at the time, unless it was ended.
-func (d Delegation) runs(at time.Time) bool {
+// Runs reports whether the delegation lends anything at the time, unless it was ended.
+func (d Delegation) Runs(at time.Time) bool {
 	return !at.Before(d.From) && at.Before(d.Until)
 }
 
-// about reports whether somebody whose rights it lends, or who made it, asked for
+// About reports whether somebody whose rights it lends, or who made it, asked for
 // the terms: nobody chooses who decides on their own request (P5).
-func (d Delegation) about(p TermsPerson) bool {
-	return p.is(d.Delegator.ID, d.Delegator.Issuer, d.Delegator.Subject) || p.is(d.MadeBy.ID, d.MadeBy.Issuer, d.MadeBy.Subject)
+func (d Delegation) About(p TermsPerson) bool {
+	return p.Is(d.Delegator.ID, d.Delegator.Issuer, d.Delegator.Subject) || p.Is(d.MadeBy.ID, d.MadeBy.Issuer, d.MadeBy.Subject)
 }
 
 // StatementDelegator is for whom somebody decided, and what let them.
@@ -85,8 +85,8 @@ type StatementDelegator struct {
 	Delegation string `json:"delegation"` // its id
 }
 
-// behind are all who stand behind the decision: who gave it, and for whom.
-func (s Statement) behind() []StatementApprover {
+// Behind are all who stand behind the decision: who gave it, and for whom.
+func (s Statement) Behind() []StatementApprover {
 	people := []StatementApprover{s.Approver}
 	if f := s.OnBehalfOf; f != nil {
 		people = append(people, StatementApprover{ID: f.ID, Issuer: f.Issuer, Subject: f.Subject})
@@ -132,9 +132,9 @@ func (s Statement) checkDelegation(t Terms, e Evidence, a evidence.Anchor) error
 		return ErrEvidence.With("a decision was given under somebody else's delegation")
 	case len(s.Groups) == 0 || slices.ContainsFunc(s.Groups, notLent):
 		return ErrEvidence.With("a decision rests on groups that were not delegated")
-	case s.Time.Before(d.MadeAt) || !d.runs(s.Time) || !d.runs(e.Taken) || d.Until.Sub(d.From) > MaxDelegation:
+	case s.Time.Before(d.MadeAt) || !d.Runs(s.Time) || !d.Runs(e.Taken) || d.Until.Sub(d.From) > MaxDelegation:
 		return ErrEvidence.With("a decision was given while its delegation did not run")
-	case d.about(t.Person):
+	case d.About(t.Person):
 		return ErrEvidence.With("a decision was given for the requester")
 	}
 	return nil

@@ -1,12 +1,8 @@
-package approvals
+package grant
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"time"
-
-	"sallyport/approvals/policy"
 )
 
 // TermsFormat names the form of Terms. Another form gets another number.
@@ -112,149 +108,24 @@ func (t Terms) Encode() ([]byte, error) {
 		utc := t.NotBefore.UTC()
 		t.NotBefore = &utc
 	}
-	return canonical(t)
+	return Canonical(t)
 }
 
 // ParseTerms reads canonical terms. It refuses every byte string that Encode
 // would not have produced, so that one meaning has one hash.
 func ParseTerms(text []byte) (Terms, error) {
 	var t Terms
-	if err := parseCanonical(text, &t); err != nil {
+	if err := ParseCanonical(text, &t); err != nil {
 		return Terms{}, fmt.Errorf("reading terms: %w", err)
 	}
 	if t.Format != TermsFormat {
 		return Terms{}, fmt.Errorf("reading terms: format %q is not %q", t.Format, TermsFormat)
 	}
-	if _, err := t.times(); err != nil {
+	if _, err := t.Times(); err != nil {
 		return Terms{}, fmt.Errorf("reading terms: %w", err)
 	}
 	if err := t.checkHosts(); err != nil {
 		return Terms{}, fmt.Errorf("reading terms: %w", err)
 	}
 	return t, nil
-}
-
-// termsTimes are the lengths of time in terms.
-type termsTimes struct{ duration, startWithin, certificate, maxAge time.Duration }
-
-func (t Terms) times() (termsTimes, error) {
-	var out termsTimes
-	var err error
-	if out.duration, err = time.ParseDuration(t.Duration); err != nil || out.duration <= 0 {
-		return out, fmt.Errorf("duration %q is not a positive time", t.Duration)
-	}
-	if out.certificate, err = time.ParseDuration(t.Rule.CertificateLifetime); err != nil || out.certificate <= 0 {
-		return out, fmt.Errorf("certificate lifetime %q is not a positive time", t.Rule.CertificateLifetime)
-	}
-	if t.Rule.MaxAge != "" {
-		if out.maxAge, err = time.ParseDuration(t.Rule.MaxAge); err != nil || out.maxAge <= 0 {
-			return out, fmt.Errorf("max age %q is not a positive time", t.Rule.MaxAge)
-		}
-	}
-	if t.Rule.StartWithin == "" {
-		return out, nil
-	}
-	if out.startWithin, err = time.ParseDuration(t.Rule.StartWithin); err != nil || out.startWithin <= 0 {
-		return out, fmt.Errorf("start within %q is not a positive time", t.Rule.StartWithin)
-	}
-	return out, nil
-}
-
-// window is the life of a grant.
-type window struct {
-	start, end time.Time
-	useBy      time.Time // without a first use it ends here; zero: at end
-}
-
-// window is the grant's life if its approval was complete at the time: its clock
-// starts then, or at NotBefore if that is later (P3).
-func (t Terms) window(approved time.Time) (window, error) {
-	d, err := t.times()
-	if err != nil {
-		return window{}, err
-	}
-	w := window{start: approved}
-	if t.NotBefore != nil && t.NotBefore.After(approved) {
-		w.start = *t.NotBefore
-	}
-	w.end = w.start.Add(d.duration)
-	if d.startWithin > 0 && d.startWithin < d.duration {
-		w.useBy = w.start.Add(d.startWithin)
-	}
-	return w, nil
-}
-
-// stages are the terms' stages in the words of the quorum.
-func (t Terms) stages() []policy.Stage {
-	out := make([]policy.Stage, len(t.Rule.Stages))
-	for i, stage := range t.Rule.Stages {
-		for _, slot := range stage.Slots {
-			out[i].Slots = append(out[i].Slots, policy.Slot(slot))
-		}
-	}
-	return out
-}
-
-// groups are all groups that the stages name, each once.
-func (t Terms) groups() []string {
-	out := []string{}
-	seen := map[string]bool{}
-	for _, stage := range t.Rule.Stages {
-		for _, slot := range stage.Slots {
-			for _, g := range slot.Groups {
-				if !seen[g] {
-					seen[g] = true
-					out = append(out, g)
-				}
-			}
-		}
-	}
-	return out
-}
-
-// termsRule freezes a rule's numbers, with approvers unless the ask is automatic.
-func termsRule(r *policy.Rule, automatic bool) TermsRule {
-	out := TermsRule{
-		Name: r.Name, Automatic: automatic, Stages: []TermsStage{},
-		CertificateLifetime: short(r.CertificateLifetime), SourceAddress: append([]string{}, r.SourceAddress...),
-		NoPTY: r.NoPTY, KeyTypes: slices.Clone(r.KeyTypes), VerifyRequired: r.VerifyRequired, SingleUse: r.SingleUse,
-		Assurance: string(r.Assurance), ACRValues: slices.Clone(r.ACRValues),
-	}
-	for _, f := range r.Forwarding {
-		out.Forwarding = append(out.Forwarding, string(f))
-	}
-	for _, d := range []struct {
-		to   *string
-		from time.Duration
-	}{{&out.StartWithin, r.StartWithin}, {&out.MaxSignInAge, r.MaxSignInAge}, {&out.MaxAge, r.MaxAge}} {
-		if d.from > 0 {
-			*d.to = short(d.from)
-		}
-	}
-	if r.Extend.Times > 0 {
-		out.Extend = &TermsExtend{Times: r.Extend.Times, By: short(r.Extend.By), Automatic: r.Extend.Automatic}
-	}
-	if automatic {
-		return out
-	}
-	for _, stage := range r.Stages {
-		var s TermsStage
-		for _, slot := range stage.Slots {
-			s.Slots = append(s.Slots, TermsSlot(slot))
-		}
-		out.Stages = append(out.Stages, s)
-	}
-	return out
-}
-
-// short writes a duration as people do: 30m, not 30m0s.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -1,4 +1,4 @@
-package approvals
+package grant
 
 import (
 	"bytes"
@@ -8,8 +8,8 @@ import (
 	"errors"
 )
 
-// canonical is the one encoding of what is hashed.
-func canonical(v any) ([]byte, error) {
+// Canonical is the one encoding of what is hashed.
+func Canonical(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -19,10 +19,10 @@ func canonical(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// parseCanonical reads into v, a pointer, what its Encode wrote, and nothing else:
+// ParseCanonical reads into v, a pointer, what its Encode wrote, and nothing else:
 // encoding again must give the same bytes. That also refuses keys that stand
 // twice or in other letters, missing keys, and anything after the end.
-func parseCanonical[T interface{ Encode() ([]byte, error) }](text []byte, v *T) error {
+func ParseCanonical[T interface{ Encode() ([]byte, error) }](text []byte, v *T) error {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
@@ -38,8 +38,8 @@ func parseCanonical[T interface{ Encode() ([]byte, error) }](text []byte, v *T) 
 	return nil
 }
 
-// hash is how texts are named everywhere: SHA-256, hex.
-func hash(text []byte) string {
+// Hash is how texts are named everywhere: SHA-256, hex.
+func Hash(text []byte) string {
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
 }

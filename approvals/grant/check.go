@@ -1,4 +1,4 @@
-package approvals
+package grant
 
 import (
 	"bytes"
@@ -61,7 +61,7 @@ func (g Grant) Check(now time.Time) error {
 }
 
 func (g Grant) checkTerms() (Terms, error) {
-	if hash(g.TermsText) != g.TermsHash {
+	if Hash(g.TermsText) != g.TermsHash {
 		return Terms{}, ErrEvidence.With("the terms' hash does not fit the terms")
 	}
 	t, err := ParseTerms(g.TermsText)
@@ -71,8 +71,7 @@ func (g Grant) checkTerms() (Terms, error) {
 	if text, err := g.Terms.Encode(); err != nil || !bytes.Equal(text, g.TermsText) {
 		return Terms{}, ErrEvidence.With("the grant's terms are not those of its text")
 	}
-	person := TermsPerson{ID: g.Person.ID, Issuer: g.Person.Issuer, Subject: g.Person.Subject}
-	if t.RequestID != g.RequestID || t.Person != person || !ids.Valid(ids.Person, t.Person.ID) {
+	if t.RequestID != g.RequestID || t.Person != g.Person || !ids.Valid(ids.Person, t.Person.ID) {
 		return Terms{}, ErrEvidence.With("the terms are of another request or person")
 	}
 	return t, nil
@@ -90,14 +89,14 @@ func (g Grant) checkDecisions(t Terms) (time.Time, error) {
 		return t.CreatedAt, nil
 	}
 	last := t.CreatedAt
-	want, err := t.assured()
+	want, err := t.Assured()
 	if err != nil {
 		return last, ErrEvidence.Because(err)
 	}
 	behind := map[StatementApprover]bool{}
 	var approvals []policy.Approval
 	for _, e := range g.Decisions {
-		if hash(e.Statement) != e.Hash {
+		if Hash(e.Statement) != e.Hash {
 			return last, ErrEvidence.With("a decision's hash does not fit the decision")
 		}
 		d, err := ParseStatement(e.Statement)
@@ -112,12 +111,12 @@ func (g Grant) checkDecisions(t Terms) (time.Time, error) {
 		case d.Time.Before(t.CreatedAt) || e.Taken.Before(last) || !e.Taken.Before(t.ApproveBy):
 			return last, ErrEvidence.With("a decision was given out of its time")
 		}
-		for _, p := range d.behind() {
+		for _, p := range d.Behind() {
 			same, byID := StatementApprover{Issuer: p.Issuer, Subject: p.Subject}, StatementApprover{ID: p.ID}
 			switch {
 			case !ids.Valid(ids.Person, p.ID):
 				return last, ErrEvidence.With("a decision is not a person's")
-			case t.Person.is(p.ID, p.Issuer, p.Subject):
+			case t.Person.Is(p.ID, p.Issuer, p.Subject):
 				return last, ErrEvidence.With("a decision is the requester's own")
 			case behind[same] || behind[byID]:
 				return last, ErrEvidence.With("two decisions are one person's")
@@ -127,32 +126,32 @@ func (g Grant) checkDecisions(t Terms) (time.Time, error) {
 		if err := d.checkDelegation(t, e, g.Anchor); err != nil {
 			return last, err
 		}
-		if err := d.said().proved(want, e, g.Anchor); err != nil {
+		if err := d.Said().Proved(want, e, g.Anchor); err != nil {
 			return last, ErrEvidence.With("a decision is not proved").Because(err)
 		}
-		approvals = append(approvals, d.approval())
+		approvals = append(approvals, d.Approval())
 		last = e.Taken
 	}
-	if !policy.Quorum(t.stages(), approvals).Complete {
+	if !policy.Quorum(t.Stages(), approvals).Complete {
 		return last, ErrEvidence.With("the approvals that the terms need are not there")
 	}
 	return last, nil
 }
 
 func (g Grant) checkTime(t Terms, approved, now time.Time) error {
-	w, err := t.window(approved)
+	w, err := t.Window(approved)
 	if err != nil {
 		return ErrEvidence.Because(err)
 	}
-	if !g.StartsAt.Equal(w.start) || g.EndsAt.After(w.end) {
+	if !g.StartsAt.Equal(w.Start) || g.EndsAt.After(w.End) {
 		return ErrEvidence.With("the grant's time is not what was approved")
 	}
 	switch {
-	case now.Before(w.start):
-		return ErrNotStarted.With("the grant starts at %s", w.start.Format(time.RFC3339))
+	case now.Before(w.Start):
+		return ErrNotStarted.With("the grant starts at %s", w.Start.Format(time.RFC3339))
 	case !now.Before(g.EndsAt):
 		return ErrGrantEnded
-	case g.State == api.Approved && !w.useBy.IsZero() && !now.Before(w.useBy):
+	case g.State == api.Approved && !w.UseBy.IsZero() && !now.Before(w.UseBy):
 		return ErrGrantEnded.With("the grant was not used in time")
 	}
 	return nil
