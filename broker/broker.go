@@ -5,7 +5,8 @@
 // One certificate goes through four steps, of which a crash may leave out the
 // later ones but never an earlier one: the intent (row and event, one
 // transaction), its place in the log, the signature, the answer. What is signed
-// is byte for byte what was logged.
+// is byte for byte what was logged, and the log's receipt for it. Beside them, and
+// in nobody's way, goes a second event with what came of the intent.
 package broker
 
 import (
@@ -18,10 +19,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
 
 	"sallyport/approvals"
 	"sallyport/audit"
 	"sallyport/audit/event"
+	"sallyport/audit/receipt"
 	"sallyport/broker/certs"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
@@ -53,7 +56,11 @@ type Config struct {
 
 // Broker issues certificates. It is safe for concurrent use, also by several
 // processes on one database.
-type Broker struct{ cfg Config }
+type Broker struct {
+	cfg      Config
+	verifier note.Verifier // of the log
+	results  results
+}
 
 // New records the keys in the log, if they were not seen before, and returns the
 // broker. It does not wait for the event's place, which comes when the log runs.
@@ -84,7 +91,15 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{cfg: cfg}
+	verifier, err := note.NewVerifier(cfg.Log.VerifierKey())
+	if err != nil {
+		return nil, fmt.Errorf("broker: the log's verifier key: %w", err)
+	}
+	if _, err := certs.ReceiptExtension(verifier.Name()); err != nil {
+		return nil, keys.ErrOrigin.Because(err)
+	}
+	b := &Broker{cfg: cfg, verifier: receipt.Remember(verifier)}
+	b.results.write, b.results.logger = b.writeResults, cfg.Logger
 	if err := b.recordKeys(ctx); err != nil {
 		return nil, fmt.Errorf("recording the keys: %w", err)
 	}

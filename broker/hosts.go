@@ -110,15 +110,16 @@ func (b *Broker) issueHost(ctx context.Context, c identity.Caller, nameOrID stri
 	if err != nil {
 		return none, err
 	}
-	if _, err := b.cfg.Log.Wait(ctx, e.ID); err != nil {
+	entries, err := b.cfg.Log.Wait(ctx, e.ID)
+	if err != nil {
+		b.result(e, nil, event.NoPlace)
 		return none, err
 	}
-	signed, err := pre.Sign(rand.Reader, b.cfg.HostCA)
+	signed, err := b.sign(ctx, e, pre, b.cfg.HostCA, entries[0], func(c *ssh.Certificate) error {
+		return template.CheckContent(c, b.cfg.Clock.Now())
+	})
 	if err != nil {
 		return none, err
-	}
-	if err := template.Check(signed, b.cfg.HostCA.PublicKey(), b.cfg.Clock.Now()); err != nil {
-		return none, fmt.Errorf("the signed host certificate: %w", err)
 	}
 	return api.HostCertificate{Certificate: certs.Line(signed), Serial: template.Serial, ValidBefore: pre.ValidBefore()}, nil
 }

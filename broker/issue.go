@@ -48,7 +48,8 @@ type intent struct {
 //     and of a type that the terms allow, and the limit is not reached; then the
 //     serial, the pre-certificate, the row and the event.
 //  4. The event has its place in the log (P1).
-//  5. The CA signs, and the certificate is checked against what was decided.
+//  5. The receipt goes into the certificate, the CA signs, and it is checked against
+//     what was decided.
 //
 // Whatever fails, there is no certificate. Refusals are events; faults of ours
 // are ErrNotIssued or the log's own refusals.
@@ -100,14 +101,14 @@ func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string,
 	}
 	entries, err := b.cfg.Log.Wait(ctx, i.event.ID)
 	if err != nil {
+		b.result(i.event, nil, event.NoPlace)
 		return none, key, err
 	}
-	signed, err := i.pre.Sign(rand.Reader, b.cfg.UserCA)
+	signed, err := b.sign(ctx, i.event, i.pre, b.cfg.UserCA, entries[0], func(c *ssh.Certificate) error {
+		return i.user.CheckContent(c, b.cfg.Clock.Now())
+	})
 	if err != nil {
 		return none, key, err
-	}
-	if err := i.user.Check(signed, b.cfg.UserCA.PublicKey(), b.cfg.Clock.Now()); err != nil {
-		return none, key, fmt.Errorf("the signed certificate: %w", err)
 	}
 	cert, err := b.answer(i, signed, entries[0].Index)
 	return cert, key, err
@@ -294,6 +295,7 @@ func (b *Broker) answer(i intent, signed *ssh.Certificate, index int64) (api.Cer
 			Serial: i.user.Serial, KeyID: i.pre.KeyID(), Principal: i.pre.Principals()[0],
 			Fingerprint: ssh.FingerprintSHA256(i.user.Key),
 			ValidAfter:  i.pre.ValidAfter(), ValidBefore: i.pre.ValidBefore(), Event: i.event.ID.String(),
+			Result: api.Signed,
 		},
 		Certificate: certs.Line(signed),
 		LogIndex:    index,

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -252,6 +253,43 @@ func (s *scene) issue(key ssh.Signer, requestID string) (api.Certificate, *ssh.C
 	must(s.t, err)
 	return got, parse(s.t, got.Certificate)
 }
+
+// logged is what the log says of a certificate, which carries the proof.
+func (p *process) logged(cert *ssh.Certificate) certs.Logged {
+	p.house.t.Helper()
+	verifier, err := note.NewVerifier(p.house.key.Verifier)
+	must(p.house.t, err)
+	logged, err := certs.CheckReceipt(cert.Marshal(), verifier)
+	must(p.house.t, err)
+	return logged
+}
+
+// preCertificate is what the log has to have of a message that a CA is asked to
+// sign: the same without the receipt.
+func preCertificate(message []byte) ([]byte, error) {
+	signature := ssh.Marshal(ssh.Signature{Format: ssh.KeyAlgoED25519, Blob: make([]byte, 64)})
+	key, err := ssh.ParsePublicKey(append(bytes.Clone(message), ssh.Marshal(struct{ Signature []byte }{signature})...))
+	if err != nil {
+		return nil, err
+	}
+	cert := *key.(*ssh.Certificate)
+	cert.Signature = nil
+	if _, found := cert.Extensions[receiptName]; !found {
+		return nil, errors.New("there is no receipt in it")
+	}
+	delete(cert.Extensions, receiptName)
+	out := cert.Marshal()
+	return out[:len(out)-4], nil
+}
+
+// own are the extensions but for the receipt.
+func own(cert *ssh.Certificate) map[string]string {
+	extensions := maps.Clone(cert.Extensions)
+	delete(extensions, receiptName)
+	return extensions
+}
+
+const receiptName = "tlog-proof@sallyport.example.com"
 
 func parse(t testing.TB, line string) *ssh.Certificate {
 	t.Helper()

@@ -21,6 +21,9 @@ func (b *Broker) Request(ctx context.Context, c identity.Caller, id string) (api
 	if r.Certificates, err = b.certificates(ctx, id); err != nil {
 		return api.Request{}, err
 	}
+	if err := b.addResults(ctx, id, r.Certificates); err != nil {
+		return api.Request{}, err
+	}
 	countCertificates(r)
 	i := slices.IndexFunc(r.Actions, func(a api.Action) bool { return a.Name == "connect" })
 	if i < 0 || !r.Actions[i].Allowed {

@@ -75,3 +75,34 @@ func TestOpenTakesOneFormOnly(t *testing.T) {
 		}
 	}
 }
+
+func FuzzOpen(f *testing.F) {
+	signer, verifier := key(f, "log.example.com")
+	tree := tlog.Tree{N: 11, Hash: tlog.RecordHash(nil)}
+	good, err := checkpoint.Sign(tree, signer)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	other, _ := key(f, "log.example.com")
+	for _, by := range []note.Signer{signer, other} {
+		for _, text := range []string{"log.example.com\n11\nAAAA\n", "log.example.com\n011\n" + tree.Hash.String() + "\n", "x\n"} {
+			msg, err := note.Sign(&note.Note{Text: text}, by)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(msg)
+		}
+	}
+	f.Add([]byte("log.example.com\n11\n\n— log.example.com AAAA\n"))
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		got, err := checkpoint.Open(msg, verifier)
+		if err != nil {
+			return
+		}
+		// Only the one tree that was signed, whatever stands around it.
+		if got != tree {
+			t.Errorf("%q opens as %+v", msg, got)
+		}
+	})
+}

@@ -32,11 +32,12 @@ var registry = func() map[kind]reflect.Type {
 		RequestCreated{}, RequestRefused{}, RequestDecided{}, DecisionRefused{}, DecisionVoided{}, RequestClosed{},
 		GrantStarted{}, GrantEnded{}, DelegationMade{}, DelegationEnded{},
 		EmergencyStarted{}, ReviewGiven{}, ReviewRefused{}, ReviewOverdue{},
-		CertificateIssued{}, CertificateRefused{},
+		CertificateIssued{}, CertificateRefused{}, CertificateSigned{}, HostCertificateSigned{},
 		MessageFailed{},
 		HostRegistered{}, HostChanged{}, HostRemoved{}, HostCertificateIssued{},
 		PolicyProposed{}, PolicyDecided{}, PolicyWithdrawn{}, PolicyRefused{}, PolicyActivated{},
 		KeysLoaded{}, ProviderKeysSeen{}, AccessRefused{},
+		PackRequested{}, PackMade{}, PackFailed{}, PackDownloaded{},
 	} {
 		types[kindOf(d)] = reflect.TypeOf(d)
 	}

@@ -222,3 +222,26 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseExtra(f *testing.F) {
+	m := newLog(f, 11)
+	for _, extra := range []string{"", "x", "more about it"} {
+		r := m.receipt(f, 5)
+		r.Extra = []byte(extra)
+		f.Add(r.Format())
+	}
+	f.Add([]byte("c2sp.org/tlog-proof@v1\nextra \nindex 0\n\nx\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := receipt.ParseExtra(text)
+		if err != nil {
+			return
+		}
+		if string(r.Format()) != string(text) {
+			t.Errorf("%q is not in its only form", text)
+		}
+		tree, err := r.Tree(m.vkey)
+		if err == nil && r.Check(leaf(3), tree) == nil {
+			t.Errorf("%q proves a leaf that was given no receipt", text)
+		}
+	})
+}

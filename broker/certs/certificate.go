@@ -63,7 +63,7 @@ type User struct {
 	GrantEnds           time.Time
 }
 
-// Pre is the certificate but for the signature of the CA.
+// Pre is the certificate but for the receipt and the signature of the CA.
 func (u User) Pre(ca ssh.PublicKey, nonce io.Reader) (*PreCertificate, error) {
 	principal, err := Principal(u.Login, u.HostID)
 	if err != nil {
@@ -103,7 +103,7 @@ type Host struct {
 	Lifetime time.Duration
 }
 
-// Pre is the certificate but for the signature of the CA.
+// Pre is the certificate but for the receipt and the signature of the CA.
 func (h Host) Pre(ca ssh.PublicKey, nonce io.Reader) (*PreCertificate, error) {
 	if _, err := Principal("root", h.HostID); err != nil {
 		return nil, err
@@ -126,8 +126,8 @@ func (h Host) Pre(ca ssh.PublicKey, nonce io.Reader) (*PreCertificate, error) {
 	}, ca, nonce)
 }
 
-// PreCertificate is a certificate that lacks only its signature. Nothing in it
-// can change any more: its bytes are what the log holds and what the CA signs.
+// PreCertificate is a certificate that lacks only its receipt and its signature.
+// Nothing in it can change any more: its bytes are what the log holds.
 type PreCertificate struct {
 	cert  ssh.Certificate
 	bytes []byte
@@ -155,8 +155,8 @@ func newPre(cert ssh.Certificate, ca ssh.PublicKey, nonce io.Reader) (*PreCertif
 }
 
 // Bytes are all fields of the certificate from its type up to and including
-// the CA's key: the message that the CA signs (PROTOCOL.certkeys). The
-// certificate is these bytes followed by the signature.
+// the CA's key (PROTOCOL.certkeys), its extensions without the receipt. The
+// message that the CA signs is the same with the receipt among the extensions.
 func (p *PreCertificate) Bytes() []byte { return bytes.Clone(p.bytes) }
 
 // KeyID, Principals, ValidAfter and ValidBefore are what the certificate says.
@@ -165,28 +165,30 @@ func (p *PreCertificate) Principals() []string   { return p.cert.ValidPrincipals
 func (p *PreCertificate) ValidAfter() time.Time  { return unix(p.cert.ValidAfter) }
 func (p *PreCertificate) ValidBefore() time.Time { return unix(p.cert.ValidBefore) }
 
-// Sign makes the certificate. The signer must be the CA that Pre was given. It
-// signs the pre-certificate's bytes themselves, rather than leave that to
+// Sign makes the certificate, with the receipt of the event that holds this
+// pre-certificate: without one there is no certificate (P1). The signer must be the
+// CA that Pre was given. It signs the bytes themselves, rather than leave that to
 // ssh.Certificate.SignCert, which would choose another nonce.
-func (p *PreCertificate) Sign(random io.Reader, ca ssh.Signer) (*ssh.Certificate, error) {
+func (p *PreCertificate) Sign(random io.Reader, ca ssh.Signer, r Receipt) (*ssh.Certificate, error) {
 	if !bytes.Equal(ca.PublicKey().Marshal(), p.cert.SignatureKey.Marshal()) {
 		return nil, errors.New("signing a certificate: this is not the CA that it names")
 	}
-	signature, err := sign(random, ca, p.bytes)
+	name, value, err := r.extension(p.bytes)
 	if err != nil {
+		return nil, fmt.Errorf("signing a certificate: its receipt: %w", err)
+	}
+	whole := p.with(name, value)
+	if whole.Signature, err = sign(random, ca, unsigned(whole)); err != nil {
 		return nil, fmt.Errorf("signing a certificate: %w", err)
 	}
-	signed := p.cert
-	signed.Signature = signature
 
 	// What leaves is what a reader of the wire sees, not what this process
-	// believes to have built.
-	parsed, err := ssh.ParsePublicKey(signed.Marshal())
+	// believes to have built: without receipt and signature it is what was logged.
+	cert, err := ParseCertificate(whole.Marshal())
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate back: %w", err)
 	}
-	cert, ok := parsed.(*ssh.Certificate)
-	if !ok || !bytes.Equal(unsigned(cert), p.bytes) {
+	if !bytes.Equal(withoutReceipt(cert), p.bytes) || cert.Extensions[name] != value {
 		return nil, errors.New("the signed certificate is not the one that was logged")
 	}
 	return cert, checkSignature(cert, ca.PublicKey())
@@ -204,7 +206,7 @@ func sign(random io.Reader, ca ssh.Signer, message []byte) (*ssh.Signature, erro
 	return signer.SignWithAlgorithm(random, message, ssh.KeyAlgoRSASHA512)
 }
 
-// unsigned is what the CA signs: the certificate without its last field.
+// unsigned is the certificate without its last field: what the CA signs.
 func unsigned(cert *ssh.Certificate) []byte {
 	c := *cert
 	c.Signature = nil

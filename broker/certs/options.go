@@ -63,9 +63,10 @@ func (u User) criticalOptions() (map[string]string, error) {
 }
 
 // checkOptions holds a certificate against what any rule can give: a terminal,
-// kinds of forwarding, source addresses, and that a security key verifies.
+// kinds of forwarding, source addresses, and that a security key verifies. What is
+// in the receipt, which gives nothing, is CheckReceipt's to verify.
 func checkOptions(cert *ssh.Certificate) error {
-	for name, value := range cert.Extensions {
+	for name, value := range ownExtensions(cert) {
 		known := name == permitPTY || slices.Contains(slices.Collect(maps.Values(forwardings)), name)
 		if !known || value != "" {
 			return fmt.Errorf("unexpected extension %q", name)
@@ -94,8 +95,8 @@ func (u User) checkOptions(cert *ssh.Certificate) error {
 	if err != nil {
 		return err
 	}
-	if !maps.Equal(cert.Extensions, extensions) {
-		return fmt.Errorf("extensions are %q, not %q", cert.Extensions, extensions)
+	if own := ownExtensions(cert); !maps.Equal(own, extensions) {
+		return fmt.Errorf("extensions are %q, not %q", own, extensions)
 	}
 	options, err := u.criticalOptions()
 	if err != nil {

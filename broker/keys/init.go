@@ -25,9 +25,20 @@ type InitOptions struct {
 	Passphrase []byte // encrypts the CA keys; empty: only file mode 0600 protects them
 }
 
-// originPattern is a host name and a path (c2sp.org/tlog-checkpoint asks for a
-// schema-less URL; certificates' extensions will be named by its domain).
+// originPattern is a domain and a path (c2sp.org/tlog-checkpoint asks for a
+// schema-less URL; certificates' extensions are named by its domain).
 var originPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(/[a-z0-9._-]+)*$`)
+
+// checkOrigin refuses a name under which no certificate could carry its receipt.
+func checkOrigin(origin string) error {
+	if !originPattern.MatchString(origin) {
+		return ErrOrigin.With("the log's name %q is not of the form example.com/log", origin)
+	}
+	if _, err := certs.Domain(origin); err != nil {
+		return ErrOrigin.With("the log's name %q does not begin with a domain, such as example.com", origin)
+	}
+	return nil
+}
 
 // file is one file to be made.
 type file struct {
@@ -39,8 +50,8 @@ type file struct {
 // Init makes all four keys. It refuses to touch a folder that has one already,
 // and if it fails, it leaves none behind.
 func Init(o InitOptions) (err error) {
-	if !originPattern.MatchString(o.Origin) {
-		return ErrOrigin.With("the log's name %q is not of the form example.com/log", o.Origin)
+	if err := checkOrigin(o.Origin); err != nil {
+		return err
 	}
 	files, err := generate(o)
 	if err != nil {

@@ -177,7 +177,8 @@ func TestInitAtOnce(t *testing.T) {
 
 func TestInitRefuses(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "a b", "a+b", "https://example.com/log", "Example.com", "example.com/", "-a", "a\nb", strings.Repeat("a", 300)} {
+	for _, bad := range []string{"", "a b", "a+b", "https://example.com/log", "Example.com", "example.com/", "-a", "a\nb", strings.Repeat("a", 300),
+		"localhost", "localhost/log", "127.0.0.1/log", "log/sallyport.example.com", "example..com/log", "-a.example.com", "example.c-/log"} {
 		dir := filepath.Join(t.TempDir(), "keys")
 		refused(t, keys.Init(keys.InitOptions{Dir: dir, Origin: bad}), keys.ErrOrigin, "--origin")
 		if _, err := os.Stat(dir); err == nil {
@@ -398,4 +399,22 @@ func TestAgentRSA(t *testing.T) {
 	if _, err := set.UserCA.(ssh.AlgorithmSigner).SignWithAlgorithm(rand.Reader, bytes.Repeat([]byte{1}, 8), "ssh-frodo"); err == nil {
 		t.Error("an unknown algorithm was accepted")
 	}
+}
+
+// A log whose name has no domain is not served either: its certificates could not
+// carry their receipts.
+func TestLoadRefusesALogWithoutADomain(t *testing.T) {
+	t.Parallel()
+	dir := initialised(t, "")
+	private, public, err := note.GenerateKey(rand.Reader, "localhost/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"log.key": private, "log.vkey": public} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = keys.Load(keys.LoadOptions{Dir: dir})
+	refused(t, err, keys.ErrOrigin, "--origin")
 }

@@ -150,7 +150,7 @@ func loadLogKey(dir string) (signerKey, verifierKey string, err error) {
 	if err != nil || !pair(signer, verifier) {
 		return "", "", ErrUnreadable.With("%s is not the public half of %s", filepath.Join(dir, logVerifierFile), path)
 	}
-	return signerKey, verifierKey, nil
+	return signerKey, verifierKey, checkOrigin(signer.Name())
 }
 
 func pair(signer note.Signer, verifier note.Verifier) bool {

@@ -68,7 +68,7 @@ func (h *bench) bare() func(context.Context, *asker, int) error {
 		if err := <-l.done; err != nil {
 			return err
 		}
-		_, err = pre.Sign(rand.Reader, h.keys.UserCA)
+		_, err = h.keys.UserCA.Sign(rand.Reader, pre.Bytes()) // its log gives no receipts
 		return err
 	}
 }

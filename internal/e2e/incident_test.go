@@ -65,6 +65,7 @@ func TestIncident(t *testing.T) {
 		t.Fatalf("ssh says %q", out)
 	}
 	erin.read(".banner", "you can log in")
+	erin.read("main", "signed")
 	erin.picture("request")
 
 	// The same key and certificate everywhere else.
@@ -74,9 +75,10 @@ func TestIncident(t *testing.T) {
 	if len(cert.ValidPrincipals) != 1 || cert.ValidPrincipals[0] != "dba@"+h.hostID(t, "db-1") {
 		t.Errorf("principals %q", cert.ValidPrincipals)
 	}
-	if len(cert.Extensions) != 1 || len(cert.CriticalOptions) != 0 {
-		t.Errorf("options %v, extensions %v: only permit-pty was allowed", cert.CriticalOptions, cert.Extensions)
+	if _, pty := cert.Extensions["permit-pty"]; len(cert.Extensions) != 2 || !pty || len(cert.CriticalOptions) != 0 {
+		t.Errorf("options %v, extensions %v: only permit-pty was allowed, and the receipt", cert.CriticalOptions, cert.Extensions)
 	}
+	terminal.proves(h, "cert", cert)
 	for _, c := range []struct {
 		host, login string
 		enters      bool

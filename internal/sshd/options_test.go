@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"sallyport/broker/certs"
+	"sallyport/internal/certtest"
 	"sallyport/internal/ids"
 	"sallyport/internal/sshd"
 )
@@ -77,14 +78,7 @@ func TestSSHDGivesWhatTheCertificateSays(t *testing.T) {
 		u := certs.User{Serial: 1, Key: by.PublicKey(), Login: "dba", HostID: id, RequestID: ids.New(ids.Request), PersonID: ids.New(ids.Person),
 			Now: now, Lifetime: 5 * time.Minute, GrantEnds: now.Add(time.Hour)}
 		change(&u)
-		pre, err := u.Pre(ca.signer.PublicKey(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cert, err := pre.Sign(rand.Reader, ca.signer)
-		if err != nil {
-			t.Fatal(err)
-		}
+		cert := certtest.NewLog(t, "sallyport.example.com/log").Certify(u, ca.signer)
 		signer, err := ssh.NewCertSigner(cert, by)
 		if err != nil {
 			t.Fatal(err)

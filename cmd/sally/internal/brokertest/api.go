@@ -51,6 +51,7 @@ func (b *Broker) api(mux *http.ServeMux) {
 	handle("GET /hosts/{host}/reach", b.hostReach)
 	handle("GET /people/{person}/reach", b.personReach)
 	b.policy(handle)
+	b.entries(handle)
 	handle("GET /requests", b.list)
 	handle("POST /requests", b.ask)
 	handle("GET /requests/{id}", b.get)

@@ -1,0 +1,19 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+func (s *sally) auditCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "audit",
+		Short: "Read the log, take evidence away, and check what it proves",
+		Long: `Read events of the log with their receipts (auditors), and check certificates and
+evidence packs against the log's public key. The checks need neither a broker
+nor its word.`,
+		Example: `  sally audit event 24
+  sally audit receipt 24 --vkey log.vkey > 24.tlog-proof
+  sally audit check-certificate id-cert.pub --vkey log.vkey`,
+		Args: cobra.NoArgs,
+	}
+	c.AddCommand(s.auditEventCommand(), s.auditReceiptCommand(), s.checkCertificateCommand(), s.auditExportCommand(), s.auditPacksCommand(), s.auditVerifyCommand())
+	return c
+}

@@ -1,0 +1,27 @@
+package floors
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A host's check of a certificate (certs.Admit) is what sally-host links to answer
+// sshd at every login: these packages and the standard library, without its HTTP.
+func TestWhatAHostsCheckLinks(t *testing.T) {
+	t.Parallel()
+	own := []string{"broker/certs", "audit/receipt", "audit/checkpoint", "internal/ids", "internal/names", "internal/refusal"}
+	others := []string{"golang.org/x/crypto", "golang.org/x/mod/sumdb", "github.com/hiddeco/sshsig", "github.com/transparency-dev/formats/proof"}
+	for _, p := range list(t, "-deps", "./broker/certs") {
+		if name := local(p.ImportPath); name != "" && !slices.Contains(own, name) {
+			t.Errorf("a host's check links %s", name)
+			continue
+		} else if name != "" {
+			continue
+		}
+		first, _, _ := strings.Cut(p.ImportPath, "/")
+		if strings.Contains(first, ".") && !under(p.ImportPath, others...) || under(p.ImportPath, "net/http", "database/sql", "html/template") {
+			t.Errorf("a host's check links %s", p.ImportPath)
+		}
+	}
+}
