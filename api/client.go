@@ -185,37 +185,9 @@ func Passing(err error) bool {
 func (c *Client) once(ctx context.Context, what call, sent []byte, accept string) ([]byte, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout+what.longer)
 	defer cancel()
-	target := c.base
-	for _, segment := range what.path {
-		// An empty or dotted name would turn the call into one about
-		// something else, such as all hosts instead of one.
-		if segment == "" || segment == "." || segment == ".." {
-			return nil, "", fmt.Errorf("%q is no name", segment)
-		}
-		target += "/" + url.PathEscape(segment)
-	}
-	if len(what.query) > 0 {
-		target += "?" + what.query.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, what.method, target, bytes.NewReader(sent))
+	resp, err := c.answer(ctx, what, sent, accept)
 	if err != nil {
-		return nil, "", fmt.Errorf("make the call: %w", err)
-	}
-	if sent != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	req.Header.Set("Accept", accept+", application/problem+json")
-	req.Header.Set("User-Agent", c.agent)
-	if c.token != nil {
-		token, err := c.token.Token(ctx)
-		if err != nil {
-			return nil, "", err
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, "", fmt.Errorf("call the broker: %w", err)
+		return nil, "", err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -230,6 +202,43 @@ func (c *Client) once(ctx context.Context, what call, sent []byte, accept string
 		return nil, "", problem(resp, kind, body)
 	}
 	return body, kind, nil
+}
+
+// answer makes the call and returns what comes back, whose body is the caller's to close.
+func (c *Client) answer(ctx context.Context, what call, sent []byte, accept string) (*http.Response, error) {
+	target := c.base
+	for _, segment := range what.path {
+		// An empty or dotted name would turn the call into one about
+		// something else, such as all hosts instead of one.
+		if segment == "" || segment == "." || segment == ".." {
+			return nil, fmt.Errorf("%q is no name", segment)
+		}
+		target += "/" + url.PathEscape(segment)
+	}
+	if len(what.query) > 0 {
+		target += "?" + what.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, what.method, target, bytes.NewReader(sent))
+	if err != nil {
+		return nil, fmt.Errorf("make the call: %w", err)
+	}
+	if sent != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("Accept", accept+", application/problem+json")
+	req.Header.Set("User-Agent", c.agent)
+	if c.token != nil {
+		token, err := c.token.Token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("call the broker: %w", err)
+	}
+	return resp, nil
 }
 
 // problem reads an answer that is not a success. Proxies on the way do not

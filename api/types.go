@@ -339,6 +339,9 @@ type CertificateInfo struct {
 	ValidAfter  time.Time `json:"valid_after"`
 	ValidBefore time.Time `json:"valid_before"`
 	Event       string    `json:"event_id,omitempty" doc:"The certificate.issued event in the log"`
+
+	Result  SigningResult `json:"result,omitempty" enum:"signed,failed,none" doc:"What came of it. None: the broker stopped before it could tell, or will in a moment"`
+	Failure string        `json:"failure,omitempty" enum:"no-place,not-signed,check-failed" doc:"Why it failed"`
 }
 
 // Certificate is an issued certificate and how to use it.

@@ -11,6 +11,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -34,6 +36,7 @@ import (
 	"sallyport/broker"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
+	"sallyport/evidence"
 	"sallyport/internal/clock"
 	"sallyport/server/pages"
 	"sallyport/server/problem"
@@ -62,7 +65,8 @@ type Config struct {
 	// Optional: then nobody is told.
 	Notify *notify.Setup
 	// StateFile keeps the last checkpoint outside the database, so that a database
-	// that was put back to an older state is noticed. Optional: then it is not.
+	// that was put back to an older state is noticed. Evidence packs are kept in a
+	// folder beside it. Optional: then it is not, and packs are kept in a temporary one.
 	StateFile string
 	// OIDC is the provider that people sign in with.
 	OIDC OIDC
@@ -187,18 +191,32 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening the sign-in: %w", err)
 	}
+	packs, err := evidence.New(evidence.Config{Pool: cfg.Pool, Log: s.log, Approvals: s.requests, Clock: cfg.Clock,
+		Dir: packsDir(cfg.StateFile), Version: cmp.Or(cfg.Version, "(devel)"), Logger: cfg.Logger})
+	if err != nil {
+		return fmt.Errorf("opening the evidence room: %w", err)
+	}
+	s.work.Go(func() error { return untilStopped(background, "evidence", packs.Run) })
 	calls, err := rest.New(rest.Config{URL: cfg.URL, Version: cfg.Version, Approvals: s.requests, Broker: s.broker,
-		Hosts: registry, Log: s.log, Closing: s.closing})
+		Hosts: registry, Log: s.log, Evidence: packs, Closing: s.closing})
 	if err != nil {
 		return err
 	}
 	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Log: s.log,
-		Clock: cfg.Clock, Closing: s.closing})
+		Evidence: packs, Clock: cfg.Clock, Closing: s.closing})
 	if err != nil {
 		return err
 	}
 	s.handler = s.routes(calls, site, newMetrics(s.log, emergencies{s.requests}, messages))
 	return nil
+}
+
+// packsDir is where evidence packs are kept: beside the last known checkpoint.
+func packsDir(stateFile string) string {
+	if stateFile == "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(stateFile), "packs")
 }
 
 // routes is the order in which a call passes the middlewares, and where it ends.
@@ -249,6 +267,7 @@ const (
 	writeTimeout    = 90 * time.Second // a long poll takes 60 s
 	maxHeader       = 32 << 10
 	shutdownTimeout = 20 * time.Second
+	resultsTimeout  = 5 * time.Second
 )
 
 // Serve answers on l until ctx ends, then lets calls that have begun finish, and
@@ -286,8 +305,22 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // one did. Events that were committed stay pending and are sequenced after the
 // next start, or by another replica.
 func (s *Server) Close() error {
+	s.lastResults()
 	s.stop()
 	return s.work.Wait()
+}
+
+// lastResults lets the broker tell the log what came of the last certificates. If
+// that cannot be, as the database is gone, it is no reason not to stop.
+func (s *Server) lastResults() {
+	if s.broker == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resultsTimeout)
+	defer cancel()
+	if err := s.broker.Close(ctx); err != nil {
+		s.cfg.Logger.Warn("stopping", "error", err)
+	}
 }
 
 // untilStopped runs background work. Ending because it was told to is no error.

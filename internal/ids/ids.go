@@ -21,6 +21,7 @@ const (
 	TokenFamily = "fam"
 	Message     = "msg"
 	Delegation  = "del"
+	Pack        = "pack" // of evidence
 )
 
 const (

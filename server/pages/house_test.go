@@ -130,8 +130,8 @@ func (h *house) furnish() *house {
 		decided(r, "approver", api.Approve, "Go ahead. Leave the replica alone, please.", 12*time.Minute)
 		given(r, -12*time.Minute, 18*time.Minute)
 		r.KeyFingerprint = "SHA256:4f9Qm2vX1cT7bKz0yWn8uRj5sLpD3hGaEoViNxYtMdA"
-		r.Certificates = []api.CertificateInfo{{Serial: 1042, KeyID: r.ID + ":" + r.Requester.ID, Principal: "dba@" + r.HostID, Fingerprint: r.KeyFingerprint, ValidAfter: now.Add(-11 * time.Minute), ValidBefore: now.Add(-6 * time.Minute)},
-			{Serial: 1043, KeyID: r.ID + ":" + r.Requester.ID, Principal: "dba@" + r.HostID, Fingerprint: r.KeyFingerprint, ValidAfter: now.Add(-4 * time.Minute), ValidBefore: now.Add(time.Minute)}}
+		r.Certificates = []api.CertificateInfo{{Serial: 1042, KeyID: r.ID + ":" + r.Requester.ID, Principal: "dba@" + r.HostID, Fingerprint: r.KeyFingerprint, ValidAfter: now.Add(-11 * time.Minute), ValidBefore: now.Add(-6 * time.Minute), Result: api.Signed},
+			{Serial: 1043, KeyID: r.ID + ":" + r.Requester.ID, Principal: "dba@" + r.HostID, Fingerprint: r.KeyFingerprint, ValidAfter: now.Add(-4 * time.Minute), ValidBefore: now.Add(time.Minute), Result: api.NoResult}}
 	})
 	add(api.Approved, "engineer", "web-1", "web", "Rotate the access logs by hand", "", time.Minute, func(r *api.Request) { given(r, -time.Minute, 29*time.Minute); r.Approvers = nil })
 	add(api.Denied, "engineer", "web-1", "root", "quick look", "INC-1", 26*time.Hour, func(r *api.Request) {

@@ -127,7 +127,8 @@ type eventPage struct {
 	Leaf        string  // the exact bytes
 	Receipt     string
 	VerifierKey string
-	Prev, Next  int64 // neighbours in the log; -1 if there is none
+	Prev, Next  int64        // neighbours in the log; -1 if there is none
+	Outcome     *api.Outcome // of the intent to sign a certificate, if it is one
 }
 
 // field is one field of an event's own data.
@@ -145,6 +146,9 @@ func (p *Pages) event(w http.ResponseWriter, r *http.Request, c identity.Caller)
 	}
 	page := eventPage{Event: e, Fields: fieldsOf(e.Data), Leaf: string(entry.Leaf), Receipt: string(receipt),
 		VerifierKey: p.cfg.Log.VerifierKey(), Prev: entry.Index - 1, Next: -1}
+	if page.Outcome, err = p.cfg.Broker.Outcome(r.Context(), entry); err != nil {
+		return err
+	}
 	if _, err := p.cfg.Log.Entry(r.Context(), entry.Index+1); err == nil {
 		page.Next = entry.Index + 1
 	}

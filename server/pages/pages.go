@@ -62,6 +62,7 @@ type Broker interface {
 	ListHosts(ctx context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error)
 	Host(ctx context.Context, c identity.Caller, nameOrID string) (api.Host, error)
 	PersonReach(ctx context.Context, c identity.Caller, idOrEmail string, f hosts.Filter) (api.PersonReach, error)
+	Outcome(ctx context.Context, intent audit.Entry) (*api.Outcome, error)
 }
 
 // Log is what pages need of the log.
@@ -84,6 +85,7 @@ type Config struct {
 	Decisions Decisions
 	Broker    Broker
 	Log       Log
+	Evidence  Evidence
 	Clock     clock.Clock
 	// Closing, once closed, ends the waiting of open pages for changes, so that
 	// the process can stop. Optional.
@@ -95,8 +97,8 @@ type Pages struct{ cfg Config }
 
 // New returns the pages.
 func New(cfg Config) (*Pages, error) {
-	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Log == nil || cfg.Clock == nil {
-		return nil, errors.New("pages need approvals, decisions, a broker, a log and a clock")
+	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Clock == nil {
+		return nil, errors.New("pages need approvals, decisions, a broker, a log, evidence and a clock")
 	}
 	return &Pages{cfg}, nil
 }
@@ -147,6 +149,9 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Get("/log/events/{index}", p.auditors(p.event))
 	r.Get("/log/events/{index}/leaf", p.auditors(p.leaf))
 	r.Get("/log/events/{index}/receipt", p.auditors(p.receipt))
+	r.Get(EvidencePath, p.signedIn(p.evidence))
+	r.Post(EvidencePath, p.signedIn(p.makePack))
+	r.Get(EvidencePath+"/{id}", p.signedIn(p.pack))
 }
 
 // Chrome gives what is rendered under next the name, roles and waiting requests

@@ -88,7 +88,7 @@ func (h *house) first(state api.State, requester string) api.Request {
 func everywhere(h *house) []string {
 	paths := []string{"/", "/approvals", "/requests", "/requests?scope=all", "/requests?state=denied", "/requests/new", "/requests/new?host=db-1&login=dba",
 		"/requests/new?q=" + url.QueryEscape(hostile), "/requests/new?duration=" + url.QueryEscape(hostile) + "&reason=" + url.QueryEscape(hostile) + "&ticket=" + url.QueryEscape(hostile) + "&host=db-1&login=root",
-		"/hosts", "/hosts?labels=((&q=" + url.QueryEscape(hostile), "/hosts/db-1", "/log", "/log?type=" + url.QueryEscape(hostile) + "&person=" + url.QueryEscape(hostile), "/log/events/0", "/log/events/4",
+		"/hosts", "/hosts?labels=((&q=" + url.QueryEscape(hostile), "/hosts/db-1", "/log", "/log?type=" + url.QueryEscape(hostile) + "&person=" + url.QueryEscape(hostile), "/log/events/0", "/log/events/4", "/evidence", "/evidence?from=" + url.QueryEscape(hostile) + "&zone=" + url.QueryEscape(hostile), "/evidence/pack-000000000000", "/evidence/pack-000000000001",
 		"/requests/req-none", "/nowhere"}
 	for _, r := range h.asked {
 		paths = append(paths, "/requests/"+r.ID, "/requests/"+r.ID+"/decide?verdict=approve&comment="+url.QueryEscape(hostile))
@@ -348,7 +348,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 	h, v := open(t)
 	closing := make(chan struct{})
 	close(closing)
-	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Log: h, Clock: h.clock, Closing: closing})
+	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock, Closing: closing})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +363,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 func TestNewRefusesMissingRooms(t *testing.T) {
 	t.Parallel()
 	h, _ := open(t)
-	for _, cfg := range []Config{{}, {Broker: rooms{h}, Log: h, Clock: h.clock}, {Approvals: h, Log: h, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Log: h}} {
+	for _, cfg := range []Config{{}, {Broker: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock}, {Approvals: h, Log: h, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Log: h}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("accepted %+v", cfg)
 		}

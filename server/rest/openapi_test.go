@@ -14,13 +14,14 @@ import (
 	"sallyport/audit"
 	"sallyport/broker"
 	"sallyport/broker/hosts"
+	"sallyport/evidence"
 )
 
 // newDescribed is an API that can only describe itself: its rooms are empty.
 func newDescribed(t *testing.T) *API {
 	t.Helper()
 	a, err := New(Config{URL: "https://sallyport.example.com", Version: "v1.2.3", Approvals: &approvals.Service{},
-		Broker: &broker.Broker{}, Hosts: &hosts.Registry{}, Log: &audit.Log{}})
+		Broker: &broker.Broker{}, Hosts: &hosts.Registry{}, Log: &audit.Log{}, Evidence: &evidence.Service{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +123,7 @@ func TestOpenAPIHasTheCoreOfTheContract(t *testing.T) {
 		"POST /hosts/{host}/certificate", "POST /requests", "GET /requests", "GET /requests/{id}",
 		"POST /requests/{id}/decisions", "POST /requests/{id}/cancel", "POST /requests/{id}/finish",
 		"POST /requests/{id}/certificates", "GET /audit/events", "GET /audit/events/{index}", "GET /audit/events/{index}/receipt",
+		"POST /audit/packs", "GET /audit/packs", "GET /audit/packs/{id}", "GET /audit/packs/{id}/download",
 	} {
 		method, path, _ := strings.Cut(c, " ")
 		found := false
@@ -157,11 +159,11 @@ func TestOpenAPISaysHow64BitIntegersAreWritten(t *testing.T) {
 func TestNewRefusesMissingParts(t *testing.T) {
 	t.Parallel()
 	whole := Config{URL: "http://x", Approvals: &approvals.Service{}, Broker: &broker.Broker{},
-		Hosts: &hosts.Registry{}, Log: &audit.Log{}}
+		Hosts: &hosts.Registry{}, Log: &audit.Log{}, Evidence: &evidence.Service{}}
 	for name, without := range map[string]func(*Config){
 		"URL": func(c *Config) { c.URL = "" }, "approvals": func(c *Config) { c.Approvals = nil },
 		"broker": func(c *Config) { c.Broker = nil }, "hosts": func(c *Config) { c.Hosts = nil },
-		"log": func(c *Config) { c.Log = nil },
+		"log": func(c *Config) { c.Log = nil }, "evidence": func(c *Config) { c.Evidence = nil },
 	} {
 		cfg := whole
 		without(&cfg)

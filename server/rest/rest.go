@@ -22,6 +22,7 @@ import (
 	"sallyport/audit"
 	"sallyport/broker"
 	"sallyport/broker/hosts"
+	"sallyport/evidence"
 	"sallyport/server/problem"
 	"sallyport/server/signin"
 )
@@ -44,6 +45,7 @@ type Config struct {
 	Broker    *broker.Broker
 	Hosts     *hosts.Registry
 	Log       *audit.Log
+	Evidence  *evidence.Service
 	// Closing, once closed, makes long polls answer with what they have, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -65,6 +67,8 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("rest: approvals, broker and hosts must be set")
 	case cfg.Log == nil:
 		return nil, errors.New("rest: no log")
+	case cfg.Evidence == nil:
+		return nil, errors.New("rest: no evidence")
 	}
 	a := &API{Config: cfg, router: chi.NewMux()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -86,6 +90,7 @@ func New(cfg Config) (*API, error) {
 	a.hosts()
 	a.explain()
 	a.audit()
+	a.packs()
 	a.notifications()
 	a.delegations()
 	a.policy()

@@ -179,7 +179,7 @@ func (s *sally) printRequest(r api.Request) {
 		rows := make([][]show.Cell, len(r.Certificates))
 		for i, c := range r.Certificates {
 			rows[i] = show.Cells(fmt.Sprintf("  %d", c.Serial), c.Principal,
-				"good until "+s.out.When(c.ValidBefore)+" ("+s.out.Relative(c.ValidBefore)+")")
+				"good until "+s.out.When(c.ValidBefore)+" ("+s.out.Relative(c.ValidBefore)+")", signing(c))
 		}
 		s.out.Columns(rows)
 	}
@@ -195,6 +195,17 @@ func (s *sally) printRequest(r api.Request) {
 	if next := nextSteps(r); next != "" {
 		s.out.Line("\nnext: %s", next)
 	}
+}
+
+// signing is what came of a certificate, unless it is what one expects.
+func signing(c api.CertificateInfo) string {
+	switch c.Result {
+	case api.NotSigned:
+		return "never signed: " + c.Failure
+	case api.NoResult:
+		return "no result in the log"
+	}
+	return ""
 }
 
 // comment is what an approver said with the decision that the event is about.

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -149,8 +148,7 @@ func (s *sally) openBrowser(page string) {
 		return
 	}
 	cmd := exec.Command(program[0], append(program[1:], page)...)
-	// Ctrl-C in the terminal is for sally, not for the browser.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = detached()
 	if cmd.Start() == nil {
 		go cmd.Wait()
 	}

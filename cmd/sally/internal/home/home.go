@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -52,6 +51,9 @@ func Find(getenv func(string) string) (Home, error) {
 		Runtime: absolute("XDG_RUNTIME_DIR"),
 	}
 	home := getenv("HOME")
+	if home == "" {
+		home = getenv("USERPROFILE") // Windows has no HOME
+	}
 	if (h.Config == "" || h.State == "") && !filepath.IsAbs(home) {
 		return Home{}, errNoHome
 	}
@@ -146,7 +148,7 @@ func ReadSecret(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if exposed(info) {
 		return nil, errExposed.With("others can read %s (mode %#o)", file, info.Mode().Perm())
 	}
 	content := make([]byte, info.Size())
@@ -163,26 +165,20 @@ func Lock(ctx context.Context, file string) (unlock func(), err error) {
 	if err := Folder(filepath.Dir(file)); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", err)
-	}
 	// Asking again and again instead of waiting in the kernel lets the context
 	// end the wait.
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
+		unlock, err := tryLock(file)
+		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", file, err)
+		}
+		if unlock != nil {
+			return unlock, nil
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
 			return nil, fmt.Errorf("wait for another sally that holds %s: %w", file, ctx.Err())
 		case <-tick.C:
 		}

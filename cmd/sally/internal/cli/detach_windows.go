@@ -1,0 +1,8 @@
+package cli
+
+import "syscall"
+
+// detached keeps Ctrl-C in the terminal, which is for sally, from another program.
+func detached() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+}

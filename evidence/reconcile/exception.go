@@ -1,0 +1,101 @@
+// Package reconcile holds the log's events against each other, and reports what an
+// auditor should ask about: a certificate that nothing allowed, a review that did
+// not come, an entry that is missing. It is pure, and streams: it sees every entry
+// once, in the order of the log, so that the broker that writes a pack and the
+// auditor who verifies it find the same exceptions, byte for byte.
+//
+// Nothing is taken from a column that says "approved": whether a certificate was
+// allowed is computed again from the texts in the log by package approvals/grant,
+// with the provider's signatures, under the policy that was in force; and its bytes
+// are built again from what was approved (package broker/certs).
+//
+// What is remembered is bounded by how much is going on at once, and not by the
+// length of the log:
+//
+//   - requests until they are over, an hour longer, and those that they extend
+//     (the broker lets a person have 50 at once);
+//   - emergencies until they are reviewed;
+//   - certificates until a day after their end, for sessions that are reported late;
+//   - delegations until they end, notes about the provider's keys for three hours,
+//     proposals of policies until they are decided;
+//   - people who have been removed, and which version of the policy had which hash.
+package reconcile
+
+import (
+	"time"
+)
+
+// Exception is one finding.
+type Exception struct {
+	Code    string
+	Index   int64 // of the entry that it is about; -1: of none
+	Related int64 // of an entry that it is to be read with; -1: of none
+	Time    time.Time
+	Request string
+	Person  string
+	Detail  string
+}
+
+// The codes of exceptions. They and their meanings stay: auditors' papers name them.
+const (
+	LogGap               = "log-gap"
+	EventUnreadable      = "event-unreadable"
+	EvidenceMissing      = "evidence-missing"
+	BeforePack           = "before-pack"
+	RequestAltered       = "request-altered"
+	RequestOtherPolicy   = "request-under-other-policy"
+	DecisionAltered      = "decision-altered"
+	GrantWithoutQuorum   = "grant-without-quorum"
+	CertWithoutQuorum    = "certificate-without-quorum"
+	CertOutsideGrant     = "certificate-outside-grant"
+	IntentWithoutResult  = "intent-without-result"
+	SessionWithoutCert   = "session-without-certificate"
+	SessionOutsideCert   = "session-outside-certificate"
+	EmergencyUnreviewed  = "emergency-unreviewed"
+	EmergencyLate        = "emergency-reviewed-late"
+	EmergencySecond      = "emergency-while-unreviewed"
+	ReviewInvalid        = "review-invalid"
+	LeaverAccess         = "leaver-with-later-access"
+	PolicyByAuthor       = "policy-activated-by-author"
+	PolicyWithoutQuorum  = "policy-without-approval"
+	PolicyFromFile       = "policy-from-file"
+	PolicyVersionReused  = "policy-version-reused"
+	PrunedWithoutRecords = "pruned-without-record"
+)
+
+// Codes are all codes with what they mean, in the order of a pack's page.
+var Codes = []struct{ Code, Means string }{
+	{CertWithoutQuorum, "a certificate that the approvals in the log do not allow under the policy in force"},
+	{CertOutsideGrant, "a certificate for something, somebody or some time that its grant does not cover"},
+	{GrantWithoutQuorum, "a grant, not used for a certificate, that the approvals in the log do not allow"},
+	{SessionWithoutCert, "a login on a host for which the log has no certificate"},
+	{SessionOutsideCert, "a login on a host that its certificate does not cover"},
+	{EmergencyUnreviewed, "an emergency that nobody reviewed by its deadline"},
+	{EmergencyLate, "an emergency that was reviewed after its deadline"},
+	{EmergencySecond, "an emergency of somebody whose earlier one had not been reviewed"},
+	{ReviewInvalid, "a review of an emergency that does not count: by the wrong person, or not about it"},
+	{LeaverAccess, "something that a person did after they had been removed"},
+	{PolicyByAuthor, "a policy that its author approved"},
+	{PolicyWithoutQuorum, "a policy in force without another operator's approval of its text"},
+	{PolicyFromFile, "a policy that came from the broker's file although operators could have approved it"},
+	{PolicyVersionReused, "two policies in force under one number"},
+	{RequestOtherPolicy, "a request made under a policy that was not in force"},
+	{RequestAltered, "a request whose terms cannot be read, or are not what their hash says"},
+	{DecisionAltered, "a decision that is not what its hash says, or about an unknown request"},
+	{EvidenceMissing, "proof that the log names by its hash and that is not kept any more"},
+	{IntentWithoutResult, "a certificate that was to be signed, with nothing in the log about whether it was"},
+	{LogGap, "an entry that the database lacks or has otherwise than the tree does"},
+	{EventUnreadable, "an entry that is no event of a broker"},
+	{PrunedWithoutRecords, "entries that were removed without a record of it in the log"},
+	{BeforePack, "something that rests on entries before the first one of this pack, so that it cannot be checked"},
+}
+
+// Means is what a code says.
+func Means(code string) string {
+	for _, c := range Codes {
+		if c.Code == code {
+			return c.Means
+		}
+	}
+	return code
+}
