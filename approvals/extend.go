@@ -203,14 +203,14 @@ func (s *Service) addExtensions(ctx context.Context, db querier, list []*request
 // earlier reads the grant that the terms extend, with its evidence and those
 // before it. They are not locked: what they were cannot change any more, but for
 // an early end, which also ends what follows under that one's lock.
-func (s *Service) earlier(ctx context.Context, tx pgx.Tx, t Terms, c identity.Caller, left int) (*Grant, error) {
+func (s *Service) earlier(ctx context.Context, db querier, t Terms, c identity.Caller, left int) (*Grant, error) {
 	if t.Extends == "" {
 		return nil, nil
 	}
 	if left == 0 {
 		return nil, ErrEvidence.With("more grants follow each other than any rule allows")
 	}
-	r, err := s.one(ctx, tx, `SELECT `+requestColumns+` FROM requests WHERE id = $1`, t.Extends)
+	r, err := s.one(ctx, db, `SELECT `+requestColumns+` FROM requests WHERE id = $1`, t.Extends)
 	if errors.Is(err, ErrUnknownRequest) {
 		return nil, ErrEvidence.With("the request that is extended does not exist")
 	}
@@ -218,6 +218,6 @@ func (s *Service) earlier(ctx context.Context, tx pgx.Tx, t Terms, c identity.Ca
 		return nil, err
 	}
 	r.settle(s.cfg.Clock.Now())
-	g, err := s.grantOf(ctx, tx, r, c, left-1)
+	g, err := s.grantOf(ctx, db, r, c, left-1)
 	return &g, err
 }

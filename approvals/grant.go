@@ -5,35 +5,136 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
-	"sallyport/api"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
+	"sallyport/internal/ids"
 )
 
-// LockGrant reads a grant and its evidence and locks it until tx ends. It
-// returns ErrUnknownRequest if the request does not exist or is not the caller's,
+// Seen is a request as it was read: which, and in which version of its row.
+type Seen struct{ id, version string }
+
+// Grant reads a grant and its evidence: in one round trip, unless it extends another.
+// It returns ErrUnknownRequest if the request does not exist or is not the caller's,
 // identity.ErrRemoved if the caller has been removed, and ErrEvidence if its texts
 // cannot be read. Whether the grant is good is for Check to say.
-func (s *Service) LockGrant(ctx context.Context, tx pgx.Tx, c identity.Caller, id string) (Grant, error) {
-	r, err := s.lock(ctx, tx, id)
-	if r != nil && r.personID != c.ID {
-		return Grant{}, ErrUnknownRequest
+//
+// Nothing is locked. What was read is still so when QueueHold says that what was seen
+// is the same: all that a grant can become is in the request's one row.
+func (s *Service) Grant(ctx context.Context, c identity.Caller, id string) (Grant, Seen, error) {
+	if !ids.Valid(ids.Request, id) {
+		return Grant{}, Seen{}, ErrUnknownRequest
 	}
-	if err != nil {
-		return Grant{}, err
+	var r *request
+	var there bool
+	seen := Seen{id: id}
+	var batch pgx.Batch
+	batch.Queue(`
+		SELECT `+requestColumns+`, xmin::text,
+			EXISTS (SELECT FROM people WHERE people.id = requests.person_id AND removed_at IS NULL)
+		FROM requests WHERE id = $1`, id).Query(func(rows pgx.Rows) (err error) {
+		if !rows.Next() {
+			return rows.Err()
+		}
+		r, err = scanRequestAnd(rows, &seen.version, &there)
+		rows.Close()
+		return err
+	})
+	batch.Queue(`
+		SELECT d.id, d.statement, d.statement_hash, d.decided_at, coalesce(d.id_token, ''), coalesce(d.keys_hash, ''),
+			EXISTS (SELECT FROM void_decisions v WHERE v.decision_id = d.id), k.note, g.note
+		FROM decisions d LEFT JOIN provider_keys k ON k.hash = d.keys_hash LEFT JOIN delegations g ON g.id = d.delegation_id
+		WHERE d.request_id = $1 ORDER BY d.position`, id).Query(func(rows pgx.Rows) error {
+		var d decision
+		_, err := pgx.ForEachRow(rows, []any{&d.id, &d.text, &d.hash, &d.taken, &d.idToken, &d.keysHash, &d.void, &d.keysNote, &d.lent}, func() error {
+			r.addDecision(d) // a decision has its request: there is one
+			return nil
+		})
+		return err
+	})
+	if err := s.cfg.Pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return Grant{}, seen, fmt.Errorf("reading request %s: %w", id, err)
 	}
-	// Under the request's lock: a removal, which ends the person's grants, comes
-	// before this or waits for it.
-	if err := s.cfg.People.Present(ctx, tx, c.ID); err != nil {
-		return Grant{}, err
+	switch {
+	case r == nil || r.personID != c.ID:
+		return Grant{}, seen, ErrUnknownRequest
+	case !there:
+		return Grant{}, seen, identity.ErrRemoved
+	}
+	if err := s.addReviews(ctx, s.cfg.Pool, []*request{r}); err != nil {
+		return Grant{}, seen, err
+	}
+	if r.broken != nil {
+		return Grant{}, seen, r.broken
 	}
 	r.settle(s.cfg.Clock.Now())
-	return s.grantOf(ctx, tx, r, c, policy.MaxExtensions)
+	g, err := s.grantOf(ctx, s.cfg.Pool, r, c, policy.MaxExtensions)
+	return g, seen, err
+}
+
+// QueueHold asks, for each of the requests that were seen, whether it is still the
+// same and its person has not been removed, and keeps it so until the transaction
+// that the batch is sent in ends. found is called with the place of each that is.
+//
+// It does not wait: one that somebody else holds may be about to change, and is not
+// among those found. A removal, which ends the person's grants, comes before this or
+// after it, by the request's lock.
+func (s *Service) QueueHold(batch *pgx.Batch, seen []Seen, found func(place int)) {
+	keys, versions := make([]string, len(seen)), make([]string, len(seen))
+	for i, one := range seen {
+		keys[i], versions[i] = one.id, one.version
+	}
+	batch.Queue(`
+		SELECT r.id, r.xmin::text FROM requests r
+		WHERE r.id = ANY ($1) AND EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.removed_at IS NULL)
+		FOR UPDATE OF r SKIP LOCKED`, keys).Query(func(rows pgx.Rows) error {
+		now := make(map[string]string, len(seen))
+		var id, version string
+		_, err := pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+			now[id] = version
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("holding requests: %w", err)
+		}
+		for i := range seen {
+			if now[keys[i]] == versions[i] && versions[i] != "" {
+				found(i)
+			}
+		}
+		return nil
+	})
+}
+
+// QueueUse binds held grants, which must be bound to no other key, to their keys and
+// makes them active.
+func (s *Service) QueueUse(batch *pgx.Batch, requests, fingerprints []string) {
+	if len(requests) == 0 {
+		return
+	}
+	batch.Queue(`
+		UPDATE requests r SET state = 'active', key = u.key
+		FROM unnest($1::text[], $2::text[]) AS u (id, key)
+		WHERE r.id = u.id AND r.state IN ('approved', 'active') AND r.key IN ('', u.key)`, requests, fingerprints).
+		Exec(func(tag pgconn.CommandTag) error {
+			if int(tag.RowsAffected()) != len(requests) {
+				return fmt.Errorf("%d of %d grants could not be bound to their keys", len(requests)-int(tag.RowsAffected()), len(requests))
+			}
+			return nil
+		})
+}
+
+// Settled returns when nobody holds the request any more who held it before.
+func (s *Service) Settled(ctx context.Context, id string) error {
+	if _, err := s.cfg.Pool.Exec(ctx, `SELECT FROM requests WHERE id = $1 FOR UPDATE`, id); err != nil {
+		return fmt.Errorf("waiting for request %s: %w", id, err)
+	}
+	return nil
 }
 
 // grantOf is the caller's settled request as a grant. It may extend so many others.
-func (s *Service) grantOf(ctx context.Context, tx pgx.Tx, r *request, c identity.Caller, left int) (Grant, error) {
+func (s *Service) grantOf(ctx context.Context, db querier, r *request, c identity.Caller, left int) (Grant, error) {
 	g := Grant{
 		RequestID: r.id, State: r.state, Person: TermsPerson{ID: c.ID, Issuer: c.Issuer, Subject: c.Subject},
 		Terms: r.terms, TermsText: r.termsText, TermsHash: r.termsHash, Key: r.key,
@@ -46,35 +147,13 @@ func (s *Service) grantOf(ctx context.Context, tx pgx.Tx, r *request, c identity
 		if d.void {
 			continue
 		}
-		e, err := d.evidence(ctx, tx)
+		e, err := d.evidence(ctx, db)
 		if err != nil {
 			return Grant{}, err
 		}
 		g.Decisions = append(g.Decisions, e)
 	}
 	var err error
-	g.Earlier, err = s.earlier(ctx, tx, r.terms, c, left)
+	g.Earlier, err = s.earlier(ctx, db, r.terms, c, left)
 	return g, err
-}
-
-// Use binds a locked grant to the key, if it is not bound, and makes it active.
-// It returns ErrOtherKey if the grant is bound to another key. Only the first use
-// writes anything; tx must be the one that has held the lock since LockGrant.
-func (s *Service) Use(ctx context.Context, tx pgx.Tx, g Grant, fingerprint string) error {
-	if g.Key != "" && g.Key != fingerprint {
-		return ErrOtherKey
-	}
-	if g.State == api.Active && g.Key == fingerprint {
-		return nil
-	}
-	tag, err := tx.Exec(ctx, `
-		UPDATE requests SET state = 'active', key = $2
-		WHERE id = $1 AND state IN ('approved', 'active') AND key IN ('', $2)`, g.RequestID, fingerprint)
-	if err != nil {
-		return fmt.Errorf("using the grant of request %s: %w", g.RequestID, err)
-	}
-	if tag.RowsAffected() != 1 {
-		return ErrGrantEnded
-	}
-	return nil
 }

@@ -203,27 +203,42 @@ func (h *house) approve(c identity.Caller, id string) api.Request {
 	return r
 }
 
-// grant locks and reads a grant, as the broker does.
-func (h *house) grant(c identity.Caller, id string) (g approvals.Grant, err error) {
-	err = pgx.BeginFunc(h.t.Context(), h.db.Pool, func(tx pgx.Tx) error {
-		g, err = h.LockGrant(h.t.Context(), tx, c, id)
-		return err
-	})
+// grant reads a grant, as the broker does.
+func (h *house) grant(c identity.Caller, id string) (approvals.Grant, error) {
+	g, _, err := h.Grant(h.t.Context(), c, id)
 	return g, err
 }
 
 // use issues nothing, but does to the grant what issuing does.
 func (h *house) use(c identity.Caller, id, key string) error {
-	return pgx.BeginFunc(h.t.Context(), h.db.Pool, func(tx pgx.Tx) error {
-		g, err := h.LockGrant(h.t.Context(), tx, c, id)
+	for {
+		g, seen, err := h.Grant(h.t.Context(), c, id)
 		if err != nil {
 			return err
 		}
 		if err := g.Check(h.clock.Now()); err != nil {
 			return err
 		}
-		return h.Use(h.t.Context(), tx, g, key)
-	})
+		if g.Key != "" && g.Key != key {
+			return approvals.ErrOtherKey
+		}
+		same := false
+		err = pgx.BeginFunc(h.t.Context(), h.db.Pool, func(tx pgx.Tx) error {
+			var held, used pgx.Batch
+			h.QueueHold(&held, []approvals.Seen{seen}, func(int) { same = true })
+			if err := tx.SendBatch(h.t.Context(), &held).Close(); err != nil || !same || g.State == api.Active {
+				return err
+			}
+			h.QueueUse(&used, []string{id}, []string{key})
+			return tx.SendBatch(h.t.Context(), &used).Close()
+		})
+		if err != nil || same {
+			return err
+		}
+		if err := h.Settled(h.t.Context(), id); err != nil {
+			return err
+		}
+	}
 }
 
 // see is the request as its reader sees it.

@@ -155,11 +155,11 @@ func (s *Service) readLent(ctx context.Context, db querier, sql string, args ...
 
 // delegationNote reads the note of the delegation that the statement names; none
 // if it names none.
-func delegationNote(ctx context.Context, tx pgx.Tx, st Statement) (note []byte, err error) {
+func delegationNote(ctx context.Context, db querier, st Statement) (note []byte, err error) {
 	if st.OnBehalfOf == nil {
 		return nil, nil
 	}
-	if err := tx.QueryRow(ctx, `SELECT note FROM delegations WHERE id = $1`, st.OnBehalfOf.Delegation).Scan(&note); err != nil {
+	if err := db.QueryRow(ctx, `SELECT note FROM delegations WHERE id = $1`, st.OnBehalfOf.Delegation).Scan(&note); err != nil {
 		return nil, fmt.Errorf("reading a delegation: %w", err)
 	}
 	return note, nil

@@ -21,6 +21,7 @@ type kept struct {
 	taken    time.Time // by the broker; when it was said stands in the statement
 	idToken  string    // with assurance provider
 	keysHash string    // of the note about the keys that the token verifies with
+	keysNote []byte    // that note, if it was read too
 }
 
 // keep is a statement that the broker's word proves.
@@ -37,8 +38,11 @@ func (s *Service) keepSigned(ctx context.Context, tx pgx.Tx, text []byte, in Sig
 }
 
 // evidence is what is kept as the checks want it.
-func (k kept) evidence(ctx context.Context, tx pgx.Tx) (Evidence, error) {
-	keys, err := keysNote(ctx, tx, k.keysHash)
+func (k kept) evidence(ctx context.Context, db querier) (Evidence, error) {
+	keys, err := k.keysNote, error(nil)
+	if keys == nil {
+		keys, err = keysNote(ctx, db, k.keysHash)
+	}
 	return Evidence{Statement: k.text, Hash: k.hash, Taken: k.taken, Proof: evidence.Proof{IDToken: k.idToken, Keys: keys}}, err
 }
 
@@ -100,12 +104,14 @@ func unproved(err error) error {
 func (s *Service) anchor() evidence.Anchor { return evidence.Anchor{LogKey: s.cfg.Log.VerifierKey()} }
 
 // evidence is the decision as Check wants it.
-func (d decision) evidence(ctx context.Context, tx pgx.Tx) (Evidence, error) {
-	e, err := d.kept.evidence(ctx, tx)
+func (d decision) evidence(ctx context.Context, db querier) (Evidence, error) {
+	e, err := d.kept.evidence(ctx, db)
 	if err != nil {
 		return Evidence{}, err
 	}
-	e.Delegation, err = delegationNote(ctx, tx, d.statement)
+	if e.Delegation = d.lent; e.Delegation == nil {
+		e.Delegation, err = delegationNote(ctx, db, d.statement)
+	}
 	return e, err
 }
 
@@ -147,11 +153,11 @@ func (s *Service) keepKeys(ctx context.Context, tx pgx.Tx, keys evidence.Keys, a
 }
 
 // keysNote reads the note with the hash; none if the hash is empty.
-func keysNote(ctx context.Context, tx pgx.Tx, noteHash string) (note []byte, err error) {
+func keysNote(ctx context.Context, db querier, noteHash string) (note []byte, err error) {
 	if noteHash == "" {
 		return nil, nil
 	}
-	if err := tx.QueryRow(ctx, `SELECT note FROM provider_keys WHERE hash = $1`, noteHash).Scan(&note); err != nil {
+	if err := db.QueryRow(ctx, `SELECT note FROM provider_keys WHERE hash = $1`, noteHash).Scan(&note); err != nil {
 		return nil, fmt.Errorf("reading the provider's keys: %w", err)
 	}
 	return note, nil

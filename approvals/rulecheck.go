@@ -13,9 +13,9 @@ import (
 // extends, are what the policy gave them, by the versions that they name. Terms
 // are in the database, and whoever writes there could write himself a rule that
 // asks nobody; versions that a broker vouches for he cannot.
-func (s *Service) CheckPolicy(ctx context.Context, tx pgx.Tx, g Grant) error {
+func (s *Service) CheckPolicy(ctx context.Context, g Grant) error {
 	return g.CheckPolicy(func(t Terms) (*policy.Policy, error) {
-		return s.believedVersion(ctx, tx, t.PolicyVersion)
+		return s.believedVersion(ctx, s.cfg.Pool, t.PolicyVersion)
 	})
 }
 

@@ -41,7 +41,8 @@ type decision struct {
 	kept
 	id        string
 	statement Statement
-	void      bool // counts no more: the approver was removed before it had opened anything
+	lent      []byte // the note of the delegation that it rests on, if it was read too
+	void      bool   // counts no more: the approver was removed before it had opened anything
 }
 
 // newRequest is a request that nobody has decided on.

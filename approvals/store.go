@@ -15,17 +15,21 @@ import (
 // querier is a pool or a transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
 // requestColumns are what scanRequest reads.
 const requestColumns = `id, person_id, host_id, more_host_ids, created_at, terms, terms_hash, state, starts_at, ends_at, use_by, end_reason, key`
 
-func scanRequest(row pgx.CollectableRow) (*request, error) {
+func scanRequest(row pgx.CollectableRow) (*request, error) { return scanRequestAnd(row) }
+
+// scanRequestAnd also scans what was selected after requestColumns.
+func scanRequestAnd(row pgx.CollectableRow, also ...any) (*request, error) {
 	var r request
 	var more []string
-	err := row.Scan(&r.id, &r.personID, &r.hostID, &more, &r.created, &r.termsText, &r.termsHash,
-		&r.state, &r.starts, &r.ends, &r.useBy, &r.endsWhy, &r.key)
+	err := row.Scan(append([]any{&r.id, &r.personID, &r.hostID, &more, &r.created, &r.termsText, &r.termsHash,
+		&r.state, &r.starts, &r.ends, &r.useBy, &r.endsWhy, &r.key}, also...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -83,20 +87,23 @@ func addDecisions(rows pgx.Rows, list []*request) error {
 	var id string
 	var d decision
 	_, err := pgx.ForEachRow(rows, []any{&id, &d.id, &d.text, &d.hash, &d.taken, &d.idToken, &d.keysHash, &d.void}, func() error {
-		r := byID[id]
-		statement, err := ParseStatement(d.text)
-		if err != nil {
-			r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", id, err))
-		}
-		kept := d
-		kept.text, kept.taken, kept.statement = slices.Clone(d.text), d.taken.UTC(), statement
-		r.decision = append(r.decision, kept)
+		byID[id].addDecision(d)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("reading decisions: %w", err)
 	}
 	return nil
+}
+
+// addDecision adds a decision as it was read.
+func (r *request) addDecision(d decision) {
+	var err error
+	if d.statement, err = ParseStatement(d.text); err != nil {
+		r.broken = ErrEvidence.Because(fmt.Errorf("request %s: %w", r.id, err))
+	}
+	d.text, d.keysNote, d.lent, d.taken = slices.Clone(d.text), slices.Clone(d.keysNote), slices.Clone(d.lent), d.taken.UTC()
+	r.decision = append(r.decision, d)
 }
 
 // find reads one request, settled, or ErrUnknownRequest.

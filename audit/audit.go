@@ -70,6 +70,7 @@ type Log struct {
 
 	known   knownHead
 	waiters waiters
+	lane    lane
 	kick    chan struct{}          // holds one element while somebody wants a batch
 	failure atomic.Pointer[failed] // of the last attempt to sequence; nil after a success
 	state   *stateFile             // nil without Config.StateFile

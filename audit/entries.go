@@ -26,6 +26,10 @@ type Entry struct {
 	Time     time.Time // when the event happened
 	Leaf     []byte    // the exact bytes
 	LeafHash tlog.Hash // of Leaf, computed here
+
+	// Receipt is c2sp.org/tlog-proof under the checkpoint that the event came in with.
+	// Only Lane.Append sets it, where it costs nothing; Log.Receipt makes the others.
+	Receipt []byte
 }
 
 // scanEntry reads the columns index, event_id, type, time, leaf.
@@ -194,7 +198,11 @@ func (l *Log) Find(ctx context.Context, id uuid.UUID) (Entry, error) {
 
 // byID reads those of the events that have their places.
 func (l *Log) byID(ctx context.Context, ids []uuid.UUID) ([]Entry, error) {
-	rows, err := l.cfg.Pool.Query(ctx,
+	return entriesByID(ctx, l.cfg.Pool, ids)
+}
+
+func entriesByID(ctx context.Context, q querier, ids []uuid.UUID) ([]Entry, error) {
+	rows, err := q.Query(ctx,
 		"SELECT index, event_id, type, time, leaf FROM audit.entries WHERE event_id = ANY ($1)", ids)
 	if err != nil {
 		return nil, fmt.Errorf("reading entries by event: %w", err)

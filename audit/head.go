@@ -72,20 +72,19 @@ type querier interface {
 // if the head cannot be read.
 func (l *Log) check(ctx context.Context) (*head, error) {
 	known := l.known.load() // before reading: meanwhile the head may move on
-	row := l.cfg.Pool.QueryRow(ctx, "SELECT size, root, checkpoint FROM audit.head")
-	return l.admit(ctx, l.cfg.Pool, row, known)
+	h, err := scanHead(l.cfg.Pool.QueryRow(ctx, "SELECT size, root, checkpoint FROM audit.head"))
+	return l.admit(ctx, l.cfg.Pool, h, err, known)
 }
 
-// admit scans a row of audit.head and returns it, with its edge, if it is
-// consistent with known:
+// admit returns a head that was read, or was not, with its edge, if it is consistent
+// with known:
 //
 //  1. the checkpoint is signed by the log's key and says what the row says;
 //  2. it is not smaller than the known one, nor another of the same size;
 //  3. the stored hashes give its root, and at the known size the known root.
 //
 // A head that passes becomes the known one.
-func (l *Log) admit(ctx context.Context, q querier, row pgx.Row, known *head) (*head, error) {
-	h, err := scanHead(row)
+func (l *Log) admit(ctx context.Context, q querier, h *head, err error, known *head) (*head, error) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, l.behind(errors.New("the head is gone"))
 	}

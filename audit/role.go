@@ -54,12 +54,12 @@ func checkRole(ctx context.Context, pool *pgxpool.Pool) error {
 	var usable int
 	err = pool.QueryRow(ctx, `
 		SELECT count(*) FROM pg_proc
-		WHERE pronamespace = to_regnamespace('audit') AND proname IN ('start', 'enqueue', 'lock_head', 'append')
+		WHERE pronamespace = to_regnamespace('audit') AND proname IN ('start', 'enqueue', 'lock_head', 'sequence', 'digest')
 			AND has_function_privilege(oid, 'EXECUTE') AND has_schema_privilege(pronamespace, 'USAGE')`).Scan(&usable)
 	if err != nil {
 		return fmt.Errorf("checking the database role: %w", err)
 	}
-	if usable != 4 {
+	if usable != 5 {
 		return ErrNotMigrated
 	}
 	return nil

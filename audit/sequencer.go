@@ -66,6 +66,7 @@ func (l *Log) Run(ctx context.Context) error {
 		}
 		if l.known.refused() != nil {
 			l.waiters.fail(err)
+			l.lane.fail(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -98,7 +99,7 @@ func (l *Log) turn(ctx context.Context, kicked bool) (more bool, err error) {
 		if err := l.cfg.Pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM audit.pending)").Scan(&waiting); err != nil {
 			return false, fmt.Errorf("looking for events that wait: %w", err)
 		}
-		if !waiting && l.waiters.count() == 0 {
+		if !waiting && l.waiters.count() == 0 && l.lane.count() == 0 {
 			return false, nil
 		}
 	}
@@ -106,30 +107,59 @@ func (l *Log) turn(ctx context.Context, kicked bool) (more bool, err error) {
 	// Whoever waits now has committed before; so after the head is locked, their
 	// events are either pending or have been sequenced by another replica.
 	awaited := l.waiters.ids()
-	entries, err := l.sequence(ctx)
+	taken := l.lane.take()
+	b, err := l.sequence(ctx, taken)
 	if err != nil {
+		if l.lane.back(taken, err) {
+			return true, nil // the log itself is well
+		}
 		return false, err
 	}
-	if missing := l.waiters.deliver(entries, awaited); len(missing) > 0 {
+	b.tell()
+	if missing := l.waiters.deliver(b.entries, awaited); len(missing) > 0 {
 		elsewhere, err := l.byID(ctx, missing)
 		if err != nil {
 			return false, err
 		}
 		l.waiters.deliver(elsewhere, nil)
 	}
-	return len(entries) == maxBatch, nil
+	return len(b.entries) == maxBatch || l.lane.count() > 0, nil
 }
 
-// sequence gives one batch of pending events their places, in one transaction:
+// batch is what one transaction sequenced.
+type batch struct {
+	entries []Entry // that waited in the table
+	written []*submission
+	refused map[*submission]error
+	there   []*submission // that were in the log already
+	grew    *grown
+}
+
+// tell wakes those who wait in the lane.
+func (b *batch) tell() {
+	for _, s := range b.written {
+		s.grew = b.grew
+		s.finish(nil)
+	}
+	for _, s := range b.there {
+		s.finish(nil)
+	}
+	for s, err := range b.refused {
+		s.finish(err)
+	}
+}
+
+// sequence gives one batch of events their places, in one transaction:
 //
 //  1. lock the head, and compare it with the last known one;
 //  2. read what waits, in the order of arrival;
-//  3. compute the tree hashes and sign the new head;
-//  4. append, move the head, commit.
+//  3. write the rows of those that came by the lane, and leave out whose are refused;
+//  4. compute the tree hashes and sign the new head;
+//  5. append, move the head, commit.
 //
 // When the commit's outcome is unknown it returns an error; the next call finds
 // out by step 1. Nothing is released before the commit is known to be durable.
-func (l *Log) sequence(ctx context.Context) ([]Entry, error) {
+func (l *Log) sequence(ctx context.Context, taken []*submission) (*batch, error) {
 	tx, err := l.cfg.Pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return nil, fmt.Errorf("beginning a batch: %w", err)
@@ -139,68 +169,121 @@ func (l *Log) sequence(ctx context.Context) ([]Entry, error) {
 	if err := l.fault("lock"); err != nil {
 		return nil, err
 	}
-	known := l.known.load()
-	row := tx.QueryRow(ctx, "SELECT size, root, checkpoint FROM audit.lock_head()")
-	h, err := l.admit(ctx, tx, row, known)
+	h, entries, err := l.lockHead(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := readPending(ctx, tx, h.size)
-	if err != nil || len(entries) == 0 {
+	b := &batch{entries: entries}
+	if err := l.write(ctx, tx, b, taken); err != nil {
 		return nil, err
+	}
+	if len(b.entries)+len(b.written) == 0 {
+		return b, nil
 	}
 
-	ids := make([]uuid.UUID, len(entries))
-	leaves := make([]tlog.Hash, len(entries))
-	for i, e := range entries {
-		ids[i], leaves[i] = e.ID, e.LeafHash
+	ids := make([]uuid.UUID, len(b.entries))
+	var leaves [][]byte
+	hashes := make([]tlog.Hash, 0, len(b.entries)+len(b.written))
+	for i := range b.entries {
+		e := &b.entries[i]
+		e.Index = h.size + int64(len(hashes))
+		ids[i], hashes = e.ID, append(hashes, e.LeafHash)
 	}
-	tree, edge, added, err := h.grow(leaves)
-	if err != nil {
+	for _, s := range b.written {
+		s.entry.Index = h.size + int64(len(hashes))
+		leaves, hashes = append(leaves, s.entry.Leaf), append(hashes, s.entry.LeafHash)
+	}
+	if b.grew, err = h.grow(hashes); err != nil {
 		return nil, err
 	}
-	msg, err := checkpoint.Sign(tree, l.cfg.Signer)
-	if err != nil {
+	tree := b.grew.tree
+	if b.grew.checkpoint, err = checkpoint.Sign(tree, l.cfg.Signer); err != nil {
 		return nil, err
 	}
 
 	if err := l.fault("append"); err != nil {
 		return nil, err
 	}
-	if _, err := tx.Exec(ctx, "SELECT audit.append($1, $2, $3, $4, $5)",
-		h.size, ids, hashBytes(added), tree.Hash[:], string(msg)); err != nil {
-		return nil, fmt.Errorf("appending %d events at %d: %w", len(entries), h.size, err)
+	if _, err := tx.Exec(ctx, "SELECT audit.sequence($1, $2, $3, $4, $5, $6)",
+		h.size, ids, leaves, hashBytes(b.grew.added), tree.Hash[:], string(b.grew.checkpoint)); err != nil {
+		return nil, fmt.Errorf("appending %d events at %d: %w", len(hashes), h.size, err)
 	}
 	if err := l.fault("commit"); err != nil {
 		return nil, err
 	}
 	if err := tx.Commit(ctx); err != nil {
-		return nil, fmt.Errorf("committing %d events at %d: %w", len(entries), h.size, err)
+		return nil, fmt.Errorf("committing %d events at %d: %w", len(hashes), h.size, err)
 	}
 	if err := l.fault("committed"); err != nil {
 		return nil, err
 	}
-	l.known.store(&head{size: tree.N, root: tree.Hash, checkpoint: msg, edge: edge})
-	return entries, nil
+	l.known.store(&head{size: tree.N, root: tree.Hash, checkpoint: b.grew.checkpoint, edge: b.grew.edge})
+	return b, nil
 }
 
-// readPending reads a batch of events that wait, and gives them the indexes
-// from first on.
-func readPending(ctx context.Context, tx pgx.Tx, first int64) ([]Entry, error) {
-	rows, err := tx.Query(ctx, `
+// lockHead locks the head, and reads a batch of events that wait in the table, in one
+// round trip: the second statement begins when the first has its lock.
+func (l *Log) lockHead(ctx context.Context, tx pgx.Tx) (*head, []Entry, error) {
+	known := l.known.load()
+	var (
+		h       *head
+		entries []Entry
+		bad     error
+		both    pgx.Batch
+	)
+	both.Queue("SELECT size, root, checkpoint FROM audit.lock_head()").QueryRow(func(row pgx.Row) error {
+		h, bad = scanHead(row)
+		return nil
+	})
+	both.Queue(`
 		SELECT -1::bigint AS index, event_id, type, time, leaf FROM audit.pending
-		ORDER BY arrival LIMIT $1`, maxBatch)
+		ORDER BY arrival LIMIT $1`, maxBatch).Query(func(rows pgx.Rows) (err error) {
+		entries, err = pgx.CollectRows(rows, scanEntry)
+		return err
+	})
+	err := tx.SendBatch(ctx, &both).Close()
+	if h == nil && bad == nil {
+		bad = err
+	}
+	h, admitted := l.admit(ctx, tx, h, bad, known)
+	if admitted != nil {
+		return nil, nil, admitted
+	}
 	if err != nil {
-		return nil, fmt.Errorf("reading events that wait: %w", err)
+		return nil, nil, fmt.Errorf("reading events that wait: %w", err)
 	}
-	entries, err := pgx.CollectRows(rows, scanEntry)
+	return h, entries, nil
+}
+
+// write writes the rows of those that came by the lane.
+func (l *Log) write(ctx context.Context, tx pgx.Tx, b *batch, taken []*submission) (err error) {
+	if b.there, taken, err = inLog(ctx, tx, taken); err != nil || len(taken) == 0 {
+		return err
+	}
+	b.refused = map[*submission]error{}
+	rows := make([]*submission, 0, len(taken))
+	for _, s := range taken {
+		if s.row == nil {
+			b.written = append(b.written, s)
+		} else {
+			rows = append(rows, s)
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	refused, err := l.lane.write(ctx, tx, rows)
 	if err != nil {
-		return nil, fmt.Errorf("reading events that wait: %w", err)
+		return errWrite{fmt.Errorf("writing %d rows with their events: %w", len(rows), err)}
 	}
-	for i := range entries {
-		entries[i].Index = first + int64(i)
+	for i, s := range rows {
+		if refused[i] != nil {
+			b.refused[s] = refused[i]
+		} else {
+			b.written = append(b.written, s)
+		}
 	}
-	return entries, nil
+	return nil
 }
 
 func hashBytes(hashes []tlog.Hash) [][]byte {

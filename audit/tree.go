@@ -79,9 +79,17 @@ func edgeOf(size int64, from tlog.HashReader) (edge, error) {
 	return kept, err
 }
 
-// grow appends leaves to the tree of head h. It returns the tree, its edge, and
-// the hashes to store, which follow those that are stored already.
-func (h *head) grow(leaves []tlog.Hash) (tlog.Tree, edge, []tlog.Hash, error) {
+// grown is a tree that has got new leaves.
+type grown struct {
+	tree       tlog.Tree
+	edge       edge        // of the tree
+	added      []tlog.Hash // to store: they follow those that are stored already
+	hashes     edge        // the old tree's edge and what was added: the new leaves' proofs need no others
+	checkpoint []byte      // that signs the tree
+}
+
+// grow appends leaves to the tree of head h.
+func (h *head) grow(leaves []tlog.Hash) (*grown, error) {
 	all := make(edge, len(h.edge)+2*len(leaves))
 	for index, hash := range h.edge {
 		all[index] = hash
@@ -91,7 +99,7 @@ func (h *head) grow(leaves []tlog.Hash) (tlog.Tree, edge, []tlog.Hash, error) {
 	for i, leaf := range leaves {
 		hashes, err := tlog.StoredHashesForRecordHash(h.size+int64(i), leaf, all)
 		if err != nil {
-			return tlog.Tree{}, nil, nil, fmt.Errorf("hashing entry %d: %w", h.size+int64(i), err)
+			return nil, fmt.Errorf("hashing entry %d: %w", h.size+int64(i), err)
 		}
 		for _, hash := range hashes {
 			all[first+int64(len(added))] = hash
@@ -101,8 +109,8 @@ func (h *head) grow(leaves []tlog.Hash) (tlog.Tree, edge, []tlog.Hash, error) {
 	size := h.size + int64(len(leaves))
 	next, err := edgeOf(size, all)
 	if err != nil {
-		return tlog.Tree{}, nil, nil, fmt.Errorf("hashing the tree of %d: %w", size, err)
+		return nil, fmt.Errorf("hashing the tree of %d: %w", size, err)
 	}
 	root, err := next.root(size)
-	return tlog.Tree{N: size, Hash: root}, next, added, err
+	return &grown{tree: tlog.Tree{N: size, Hash: root}, edge: next, added: added, hashes: all}, err
 }

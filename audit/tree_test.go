@@ -44,11 +44,12 @@ func TestGrowDifferential(t *testing.T) {
 				leaves = append(leaves, leaf)
 				hashes = append(hashes, tlog.RecordHash(leaf))
 			}
-			tree, edge, added, err := h.grow(hashes)
+			grew, err := h.grow(hashes)
 			if err != nil {
 				t.Fatal(err)
 			}
-			stored = append(stored, added...)
+			tree, edge := grew.tree, grew.edge
+			stored = append(stored, grew.added...)
 			if tree.N != int64(len(leaves)) || tree.Hash != rootOf(leaves) {
 				t.Fatalf("the root of %d leaves is wrong", len(leaves))
 			}
@@ -57,6 +58,16 @@ func TestGrowDifferential(t *testing.T) {
 			}
 			if len(edge) != bits.OnesCount64(uint64(tree.N)) {
 				t.Fatalf("the edge of %d leaves has %d hashes", tree.N, len(edge))
+			}
+			// What the sequencer has at hand proves each of the new leaves.
+			for i, hash := range hashes {
+				proof, err := tlog.ProveRecord(tree.N, h.size+int64(i), grew.hashes)
+				if err == nil {
+					err = tlog.CheckRecord(proof, tree.N, tree.Hash, h.size+int64(i), hash)
+				}
+				if err != nil {
+					t.Fatalf("new leaf %d of %d: %v", h.size+int64(i), tree.N, err)
+				}
 			}
 			h = &head{size: tree.N, root: tree.Hash, edge: edge}
 		}

@@ -29,6 +29,7 @@ import (
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
 	"sallyport/internal/clock"
+	"sallyport/internal/remember"
 )
 
 // Config is what the broker needs. Every field without "optional" must be set.
@@ -60,6 +61,9 @@ type Broker struct {
 	cfg      Config
 	verifier note.Verifier // of the log
 	results  results
+	lane     *audit.Lane[*intent]
+	serials  serials
+	logged   remember.Memory[struct{}] // grants that the log is known to have
 }
 
 // New records the keys in the log, if they were not seen before, and returns the
@@ -98,8 +102,9 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if _, err := certs.ReceiptExtension(verifier.Name()); err != nil {
 		return nil, keys.ErrOrigin.Because(err)
 	}
-	b := &Broker{cfg: cfg, verifier: receipt.Remember(verifier)}
+	b := &Broker{cfg: cfg, verifier: receipt.Remember(verifier), logged: remember.Memory[struct{}]{Size: 4096}}
 	b.results.write, b.results.logger = b.writeResults, cfg.Logger
+	b.lane = audit.NewLane(cfg.Log, b.write)
 	if err := b.recordKeys(ctx); err != nil {
 		return nil, fmt.Errorf("recording the keys: %w", err)
 	}

@@ -92,19 +92,12 @@ func TestP5_ForgedTermsNeedThePolicy(t *testing.T) {
 		started := event.New(now, s.engineer.Actor(), "192.0.2.7", event.Subject{RequestID: forged.RequestID, PersonID: s.engineer.ID, HostID: forged.Host.ID},
 			event.GrantStarted{TermsHash: hexSum(text), Automatic: forged.Rule.Automatic, Decisions: decisions, StartsAt: now, EndsAt: now.Add(30 * time.Minute),
 				Emergency: forged.Emergency != nil}).Under(event.PolicyRef{Version: forged.PolicyVersion, Hash: forged.PolicyHash})
-		must(t, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			if err := s.log.Stage(ctx, tx, started); err != nil {
-				return err
-			}
-			g, err := s.approvals.LockGrant(ctx, tx, s.engineer, forged.RequestID)
-			if err != nil {
-				return err
-			}
-			if err := g.Check(now); err != nil {
-				t.Errorf("%s: the forgery is not good enough for the test: %v", name, err)
-			}
-			return nil
-		}))
+		must(t, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.log.Stage(ctx, tx, started) }))
+		g, _, err := s.approvals.Grant(ctx, s.engineer, forged.RequestID)
+		must(t, err)
+		if err := g.Check(now); err != nil {
+			t.Errorf("%s: the forgery is not good enough for the test: %v", name, err)
+		}
 		s.refusedIssue(s.engineer, forged.RequestID, input(t, key, forged.RequestID), approvals.ErrEvidence)
 	}
 	s.issue(key, honest.ID)

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/api"
@@ -21,8 +20,10 @@ import (
 	"sallyport/audit"
 	"sallyport/audit/event"
 	"sallyport/broker/certs"
+	"sallyport/broker/hosts"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
+	"sallyport/internal/remember"
 )
 
 // MaxCertificates is how many certificates one grant is issued. A grant of a day
@@ -33,21 +34,28 @@ const MaxCertificates = 1000
 type intent struct {
 	user  certs.User
 	pre   *certs.PreCertificate
-	host  api.Host
 	event event.Event
+	print string // fingerprint of the key
+
+	// What it was decided by, which must be so still when it is written down.
+	terms approvals.Terms
+	seen  approvals.Seen
+	host  hosts.Seen
+	first bool // use of the grant, which binds it to the key
 }
 
 // Issue gives the grant's person a certificate for their key.
 //
 //  1. The key is strong, and the proof shows that the caller holds it (P6).
 //  2. The log has the grant, with the terms and decisions that the database has.
-//  3. In one transaction: the grant is the caller's, who has not been removed, its
-//     evidence allows it now, its terms are what the policy gave, the sign-in is as
-//     new as the rule wants it, the host is one of the terms', it and the login are
-//     still there, the key is the one that the grant is bound to or becomes it (P4)
-//     and of a type that the terms allow, and the limit is not reached; then the
-//     serial, the pre-certificate, the row and the event.
-//  4. The event has its place in the log (P1).
+//  3. The grant is the caller's, who has not been removed, its evidence allows it
+//     now, its terms are what the policy gave, the sign-in is as new as the rule
+//     wants it, the host is one of the terms', it and the login are still there, the
+//     key is the one that the grant is bound to or becomes it (P4) and of a type that
+//     the terms allow; then the serial and the pre-certificate.
+//  4. In the log's own transaction, with whatever others are issued at the same time:
+//     nothing of that has changed, and the limit is not reached; then the row, and
+//     the event in its place (P1). If something has, it is decided anew.
 //  5. The receipt goes into the certificate, the CA signs, and it is checked against
 //     what was decided.
 //
@@ -87,31 +95,47 @@ func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string,
 	if err := certs.VerifyProof(key, in.Proof, api.ProofNamespace, api.ProofMessage(b.cfg.URL, requestID)); err != nil {
 		return none, key, err
 	}
-	started, err := b.started(ctx, requestID)
+	i, entry, err := b.intended(ctx, c, requestID, in.Host, key)
 	if err != nil {
 		return none, key, err
 	}
-	var i intent
-	err = pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) error {
-		i, err = b.intend(ctx, tx, c, requestID, in.Host, key, started)
-		return err
-	})
-	if err != nil {
-		return none, key, err
-	}
-	entries, err := b.cfg.Log.Wait(ctx, i.event.ID)
-	if err != nil {
-		b.result(i.event, nil, event.NoPlace)
-		return none, key, err
-	}
-	signed, err := b.sign(ctx, i.event, i.pre, b.cfg.UserCA, entries[0], func(c *ssh.Certificate) error {
+	signed, err := b.sign(ctx, i.event, i.pre, b.cfg.UserCA, entry, func(c *ssh.Certificate) error {
 		return i.user.CheckContent(c, b.cfg.Clock.Now())
 	})
 	if err != nil {
 		return none, key, err
 	}
-	cert, err := b.answer(i, signed, entries[0].Index)
+	cert, err := b.answer(i, signed, entry.Index)
 	return cert, key, err
+}
+
+// maxDecided is how often it is decided on one certificate at most, while others keep
+// changing what it depends on.
+const maxDecided = 16
+
+// intended decides on a certificate, and writes it down in the log.
+func (b *Broker) intended(ctx context.Context, c identity.Caller, requestID, wanted string, key ssh.PublicKey) (*intent, audit.Entry, error) {
+	for range maxDecided {
+		i, err := b.decide(ctx, c, requestID, wanted, key)
+		if err != nil {
+			return nil, audit.Entry{}, err
+		}
+		entry, err := b.lane.Append(ctx, i.event, i)
+		switch {
+		case err == nil:
+			return i, entry, nil
+		case !errors.Is(err, errChanged):
+			if r := refusal.As(err); r != nil && r.Kind == refusal.Unavailable {
+				b.result(i.event, nil, event.NoPlace) // it may be there
+			}
+			return nil, audit.Entry{}, err
+		}
+		b.cfg.Hosts.Forget(i.host.ID)
+		if err := b.cfg.Approvals.Settled(ctx, requestID); err != nil {
+			return nil, audit.Entry{}, err
+		}
+	}
+	return nil, audit.Entry{}, errChanged
 }
 
 // starts are what the log says of the starts of grants, by request.
@@ -147,69 +171,85 @@ func (b *Broker) started(ctx context.Context, requestID string) (starts, error) 
 	return found, nil
 }
 
-// intend decides on a certificate and writes it down.
-func (b *Broker) intend(ctx context.Context, tx pgx.Tx, c identity.Caller, requestID, wanted string, key ssh.PublicKey, started starts) (intent, error) {
-	g, err := b.cfg.Approvals.LockGrant(ctx, tx, c, requestID)
+// decide decides on a certificate, by what it reads and does not lock.
+func (b *Broker) decide(ctx context.Context, c identity.Caller, requestID, wanted string, key ssh.PublicKey) (*intent, error) {
+	g, seen, err := b.cfg.Approvals.Grant(ctx, c, requestID)
 	if err != nil {
-		return intent{}, err
+		return nil, err
 	}
-	now := b.cfg.Clock.Now() // only here: waiting for the lock took time
+	now := b.cfg.Clock.Now()
 	if err := g.Check(now); err != nil {
-		return intent{}, err
+		return nil, err
 	}
-	if err := b.cfg.Approvals.CheckPolicy(ctx, tx, g); err != nil {
-		return intent{}, err
+	if err := b.cfg.Approvals.CheckPolicy(ctx, g); err != nil {
+		return nil, err
 	}
 	if g.RequestID != requestID || c.ID == "" || g.Terms.Person.ID != c.ID {
-		return intent{}, approvals.ErrUnknownRequest
+		return nil, approvals.ErrUnknownRequest
 	}
-	if !logged(g, started) {
-		return intent{}, approvals.ErrEvidence.With("the log knows no such grant")
+	if err := b.checkLogged(ctx, g); err != nil {
+		return nil, err
 	}
 	if err := g.CheckSignIn(c.AuthTime, now); err != nil {
-		return intent{}, err
+		return nil, err
 	}
-	host, err := b.target(ctx, tx, g.Terms, wanted)
+	host, err := b.target(ctx, g.Terms, wanted)
 	if err != nil {
-		return intent{}, err
+		return nil, err
 	}
 	print := ssh.FingerprintSHA256(key)
 	for _, bound := range []string{g.Key, g.Terms.PublicKey} {
 		if bound != "" && bound != print {
-			return intent{}, approvals.ErrOtherKey
+			return nil, approvals.ErrOtherKey
 		}
 	}
 	rule := g.Terms.Rule
 	if err := certs.CheckKeyType(key, rule.KeyTypes); err != nil {
-		return intent{}, err
+		return nil, err
 	}
-	serial, err := b.serial(ctx, tx, g.Terms, host.ID)
+	serial, err := b.serials.next(ctx, b.cfg.Pool)
 	if err != nil {
-		return intent{}, err
+		return nil, err
 	}
 	lifetime, err := time.ParseDuration(rule.CertificateLifetime)
 	if err != nil {
-		return intent{}, approvals.ErrEvidence.With("the terms' certificate lifetime cannot be read")
+		return nil, approvals.ErrEvidence.With("the terms' certificate lifetime cannot be read")
 	}
-	i := intent{host: host, user: certs.User{
+	i := &intent{print: print, terms: g.Terms, seen: seen, host: host, first: g.State != api.Active || g.Key == "", user: certs.User{
 		Serial: serial, Key: key, Login: g.Terms.Login, HostID: host.ID, RequestID: g.RequestID, PersonID: c.ID,
 		SourceAddress: rule.SourceAddress, NoPTY: rule.NoPTY, Forwarding: rule.Forwarding, VerifyRequired: rule.VerifyRequired,
 		Now: now, Lifetime: lifetime, GrantEnds: g.EndsAt,
 	}}
 	if i.pre, err = i.user.Pre(b.cfg.UserCA.PublicKey(), rand.Reader); err != nil {
 		if errors.Is(err, certs.ErrNoTimeLeft) {
-			return intent{}, approvals.ErrGrantEnded.With("the grant ends within a second")
+			return nil, approvals.ErrGrantEnded.With("the grant ends within a second")
 		}
-		return intent{}, err
+		return nil, err
 	}
 	i.event = b.issued(i, c, g)
-	if err := insert(ctx, tx, i, print); err != nil {
-		return intent{}, err
+	return i, nil
+}
+
+// checkLogged refuses a grant that the log does not know. What it knows once it knows
+// for ever: it is asked once for each grant.
+func (b *Broker) checkLogged(ctx context.Context, g approvals.Grant) error {
+	var all []byte
+	for g := &g; g != nil; g = g.Earlier {
+		all = fmt.Appendf(all, "%s %s %q %d %d\n", g.RequestID, g.TermsHash, decisions(*g), g.StartsAt.UnixMicro(), g.EndsAt.UnixMicro())
 	}
-	if err := b.cfg.Approvals.Use(ctx, tx, g, print); err != nil {
-		return intent{}, err
+	key := remember.Of(all)
+	if _, known := b.logged.Get(key); known {
+		return nil
 	}
-	return i, b.cfg.Log.Stage(ctx, tx, i.event)
+	started, err := b.started(ctx, g.RequestID)
+	if err != nil {
+		return err
+	}
+	if !logged(g, started) {
+		return approvals.ErrEvidence.With("the log knows no such grant")
+	}
+	b.logged.Put(key, struct{}{})
+	return nil
 }
 
 // logged reports whether one of the starts in the log is the grant's: of the
@@ -236,31 +276,8 @@ func decisions(g approvals.Grant) []string {
 	return hashes
 }
 
-// serial is the next certificate's, unless the grant has had as many as it may: one
-// for each host, if it is for single use. They are counted under the grant's lock, so
-// the limit is exact; and what was written down counts, even if its signature then
-// failed.
-func (b *Broker) serial(ctx context.Context, tx pgx.Tx, t approvals.Terms, hostID string) (uint64, error) {
-	var serial uint64
-	var n, here int
-	err := tx.QueryRow(ctx, `
-		SELECT nextval('certificate_serial'), count(*), count(*) FILTER (WHERE host_id = $2)
-		FROM certificates WHERE request_id = $1`, t.RequestID, hostID).Scan(&serial, &n, &here)
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("allocating a serial: %w", err)
-	case t.Rule.SingleUse && here > 0 && len(t.MoreHosts) > 0:
-		return 0, ErrUsed.With("the grant is for single use on each host, and has been used on this one")
-	case t.Rule.SingleUse && here > 0:
-		return 0, ErrUsed
-	case n >= MaxCertificates:
-		return 0, ErrTooMany.With("this grant has been issued %d certificates, as many as it may have", n)
-	}
-	return serial, nil
-}
-
 // issued is the event of the intent.
-func (b *Broker) issued(i intent, c identity.Caller, g approvals.Grant) event.Event {
+func (b *Broker) issued(i *intent, c identity.Caller, g approvals.Grant) event.Event {
 	return event.New(i.user.Now, c.Actor(), c.Source, event.Subject{RequestID: g.RequestID, HostID: i.host.ID}, event.CertificateIssued{
 		Serial: i.user.Serial, KeyID: i.pre.KeyID(), Principal: i.pre.Principals()[0],
 		Login: i.user.Login, Host: i.host.Name, Key: ssh.FingerprintSHA256(i.user.Key),
@@ -271,21 +288,8 @@ func (b *Broker) issued(i intent, c identity.Caller, g approvals.Grant) event.Ev
 	}).Under(event.PolicyRef{Version: g.Terms.PolicyVersion, Hash: g.Terms.PolicyHash})
 }
 
-func insert(ctx context.Context, tx pgx.Tx, i intent, print string) error {
-	_, err := tx.Exec(ctx, `
-		INSERT INTO certificates (serial, request_id, person_id, host_id, key_id, principal, fingerprint,
-			issued_at, valid_after, valid_before, pre_certificate, event_id)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		i.user.Serial, i.user.RequestID, i.user.PersonID, i.host.ID, i.pre.KeyID(), i.pre.Principals()[0], print,
-		i.user.Now, i.pre.ValidAfter(), i.pre.ValidBefore(), i.pre.Bytes(), i.event.ID)
-	if err != nil {
-		return fmt.Errorf("writing down certificate %d: %w", i.user.Serial, err)
-	}
-	return nil
-}
-
 // answer is what the caller gets.
-func (b *Broker) answer(i intent, signed *ssh.Certificate, index int64) (api.Certificate, error) {
+func (b *Broker) answer(i *intent, signed *ssh.Certificate, index int64) (api.Certificate, error) {
 	address, port, err := splitAddress(i.host.Address)
 	if err != nil {
 		return api.Certificate{}, err
@@ -299,7 +303,7 @@ func (b *Broker) answer(i intent, signed *ssh.Certificate, index int64) (api.Cer
 		},
 		Certificate: certs.Line(signed),
 		LogIndex:    index,
-		KnownHosts:  b.KnownHosts(knownNames(i.host, address, port)...),
+		KnownHosts:  b.KnownHosts(knownNames(i.host.Host, address, port)...),
 		Connect: api.Connect{
 			Address: address, Port: port, Login: i.user.Login, HostKeyAlias: i.host.ID,
 			Command: "sally ssh " + i.user.Login + "@" + i.host.Name,

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"sallyport/audit/event"
 )
 
@@ -41,15 +39,9 @@ type results struct {
 	stop    context.CancelFunc // ends the write and its pauses
 }
 
-// writeResults stages events in a transaction of their own.
+// writeResults appends events that change no state.
 func (b *Broker) writeResults(ctx context.Context, events []event.Event) error {
-	err := pgx.BeginTxFunc(ctx, b.cfg.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		return b.cfg.Log.Stage(ctx, tx, events...)
-	})
-	if err == nil {
-		b.cfg.Log.Kick()
-	}
-	return err
+	return b.cfg.Log.Append(ctx, events...)
 }
 
 // add hands over a result. It never blocks.

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/audit/event"
@@ -310,11 +308,9 @@ func TestForgedHostsYieldNothing(t *testing.T) {
 		plain.RequestID, s.engineer.ID, plain.Host.ID, []string{third.ID}, plain.PolicyVersion, text, sum(text),
 		plain.CreatedAt, plain.ApproveBy, plain.CreatedAt.Add(20*time.Minute))
 	must(t, err)
-	must(t, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		g, err := s.approvals.LockGrant(ctx, tx, s.engineer, plain.RequestID)
-		must(t, err)
-		return errors.Join(g.Check(s.clock.Now()), s.approvals.CheckPolicy(ctx, tx, g)) // the forgery is good enough for the test
-	}))
+	g, _, err := s.approvals.Grant(ctx, s.engineer, plain.RequestID)
+	must(t, err)
+	must(t, errors.Join(g.Check(s.clock.Now()), s.approvals.CheckPolicy(ctx, g))) // the forgery is good enough for the test
 	s.refusedIssue(s.engineer, plain.RequestID, on("web-3", input(t, key, plain.RequestID)), approvals.ErrEvidence)
 
 	s.checkLog()

@@ -20,10 +20,13 @@ import (
 // came of it is told to the log, and not waited for.
 func (b *Broker) sign(ctx context.Context, intent event.Event, pre *certs.PreCertificate, ca keys.Signer, place audit.Entry,
 	check func(*ssh.Certificate) error) (*ssh.Certificate, error) {
-	text, err := b.cfg.Log.Receipt(ctx, place.Index)
-	if err != nil {
-		b.result(intent, nil, event.NotSigned)
-		return nil, err
+	text := place.Receipt
+	if text == nil {
+		var err error
+		if text, err = b.cfg.Log.Receipt(ctx, place.Index); err != nil {
+			b.result(intent, nil, event.NotSigned)
+			return nil, err
+		}
 	}
 	signed, err := pre.Sign(rand.Reader, ca, certs.Receipt{Leaf: place.Leaf, Text: text, Log: b.verifier})
 	if err != nil {

@@ -7,28 +7,31 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"sallyport/api"
 	"sallyport/approvals"
+	"sallyport/broker/hosts"
 )
 
-// target is the host of the terms that is wanted, as it is now, held until tx
-// ends. What is wrong with one of several says nothing of the others.
-func (b *Broker) target(ctx context.Context, tx pgx.Tx, t approvals.Terms, wanted string) (api.Host, error) {
+// target is the host of the terms that is wanted, as it was seen last. What is wrong
+// with one of several says nothing of the others.
+func (b *Broker) target(ctx context.Context, t approvals.Terms, wanted string) (hosts.Seen, error) {
 	of, err := pick(t, wanted)
 	if err != nil {
-		return api.Host{}, err
+		return hosts.Seen{}, err
 	}
-	host, err := b.cfg.Hosts.Hold(ctx, tx, of.ID)
+	host, err := b.cfg.Hosts.Seen(ctx, of.ID)
+	if err == nil && !slices.Contains(host.Logins, t.Login) { // not as it was seen last, perhaps
+		b.cfg.Hosts.Forget(of.ID)
+		host, err = b.cfg.Hosts.Seen(ctx, of.ID)
+	}
 	if errors.Is(err, approvals.ErrUnknownHost) || err == nil && host.ID != of.ID {
-		return api.Host{}, ErrHostGone
+		return hosts.Seen{}, ErrHostGone
 	}
 	if err != nil {
-		return api.Host{}, err
+		return hosts.Seen{}, err
 	}
 	if !slices.Contains(host.Logins, t.Login) {
-		return api.Host{}, ErrLoginGone
+		return hosts.Seen{}, ErrLoginGone
 	}
 	return host, nil
 }

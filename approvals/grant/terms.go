@@ -3,6 +3,8 @@ package grant
 import (
 	"fmt"
 	"time"
+
+	"sallyport/internal/remember"
 )
 
 // TermsFormat names the form of Terms. Another form gets another number.
@@ -113,7 +115,24 @@ func (t Terms) Encode() ([]byte, error) {
 
 // ParseTerms reads canonical terms. It refuses every byte string that Encode
 // would not have produced, so that one meaning has one hash.
+//
+// What it has read it remembers, since a certificate asks for the same terms several
+// times: the result must not be changed.
 func ParseTerms(text []byte) (Terms, error) {
+	key := remember.Of(text)
+	if t, ok := readTerms.Get(key); ok {
+		return t, nil
+	}
+	t, err := parseTerms(text)
+	if err == nil {
+		readTerms.Put(key, t)
+	}
+	return t, err
+}
+
+var readTerms = remember.Memory[Terms]{Size: 4096}
+
+func parseTerms(text []byte) (Terms, error) {
 	var t Terms
 	if err := ParseCanonical(text, &t); err != nil {
 		return Terms{}, fmt.Errorf("reading terms: %w", err)

@@ -34,7 +34,10 @@ type Config struct {
 }
 
 // Registry is the list of hosts. It is safe for concurrent use.
-type Registry struct{ cfg Config }
+type Registry struct {
+	cfg    Config
+	memory memory
+}
 
 // New returns the registry.
 func New(cfg Config) (*Registry, error) {
@@ -133,8 +136,11 @@ func (r *Registry) batch(ctx context.Context, search, last string) ([]api.Host, 
 	return list, nil
 }
 
-func scan(row pgx.CollectableRow) (h api.Host, err error) {
-	err = row.Scan(&h.ID, &h.Name, &h.Address, &h.Labels, &h.Logins, &h.HostKey, &h.CreatedAt)
+func scan(row pgx.CollectableRow) (h api.Host, err error) { return scanAnd(row) }
+
+// scanAnd also scans what was selected after columns.
+func scanAnd(row pgx.CollectableRow, also ...any) (h api.Host, err error) {
+	err = row.Scan(append([]any{&h.ID, &h.Name, &h.Address, &h.Labels, &h.Logins, &h.HostKey, &h.CreatedAt}, also...)...)
 	h.CreatedAt = h.CreatedAt.In(time.UTC)
 	return h, err
 }

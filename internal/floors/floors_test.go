@@ -57,7 +57,7 @@ var floors = []string{
 	"audit/event",
 	"web migrations",
 	"api",
-	"internal/throttle",
+	"internal/throttle internal/remember",
 	"internal/refusal internal/clock internal/ids internal/names",
 }
 

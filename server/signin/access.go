@@ -15,6 +15,7 @@ import (
 	"sallyport/approvals/identity"
 	"sallyport/internal/clock"
 	"sallyport/internal/refusal"
+	"sallyport/internal/remember"
 )
 
 var (
@@ -54,13 +55,15 @@ type accessTokens struct {
 	kid    string
 	clock  clock.Clock
 	parser *jwt.Parser
+	// verified are claims of tokens whose signature held: a token is shown many times.
+	verified remember.Memory[accessClaims]
 }
 
 func newAccessTokens(url string, key ed25519.PrivateKey, c clock.Clock) *accessTokens {
 	// RFC 7638 with RFC 8037 section 2: the required members, in this order.
 	thumb := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + publicX(key) + `"}`))
 	return &accessTokens{
-		url: url, key: key, clock: c, kid: base64.RawURLEncoding.EncodeToString(thumb[:]),
+		url: url, key: key, clock: c, verified: remember.Memory[accessClaims]{Size: 8192}, kid: base64.RawURLEncoding.EncodeToString(thumb[:]),
 		parser: jwt.NewParser(
 			// The algorithm is ours to say, never the token's.
 			jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
@@ -96,6 +99,13 @@ func (a *accessTokens) sign(in identity.SignedIn) (string, time.Duration, error)
 
 // verify checks a token for itself; whether its sign-in lives is not in it.
 func (a *accessTokens) verify(token string) (accessClaims, error) {
+	shown := remember.Of([]byte(token))
+	if claims, ok := a.verified.Get(shown); ok {
+		if a.clock.Now().After(claims.ExpiresAt.Add(leeway)) {
+			return accessClaims{}, ErrTokenExpired
+		}
+		return claims, nil
+	}
 	var claims accessClaims
 	_, err := a.parser.ParseWithClaims(token, &claims, func(t *jwt.Token) (any, error) {
 		if t.Header["typ"] != tokenType || t.Header["kid"] != a.kid {
@@ -106,6 +116,7 @@ func (a *accessTokens) verify(token string) (accessClaims, error) {
 	// The library's errors may quote the token's contents: they go nowhere.
 	switch {
 	case err == nil && claims.ClientID == clientID:
+		a.verified.Put(shown, claims)
 		return claims, nil
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return accessClaims{}, ErrTokenExpired
