@@ -51,6 +51,9 @@ type Config struct {
 	HostCA keys.Signer
 	// URL is where clients reach the broker; proofs of possession name it.
 	URL string
+	// Hold says why no certificates may be issued for now, as long as it returns an
+	// error. Optional.
+	Hold func() error
 	// Logger receives what goes wrong where no caller can be told. Optional.
 	Logger *slog.Logger
 }

@@ -88,6 +88,11 @@ func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string,
 	if !ids.Valid(ids.Request, requestID) {
 		return none, nil, approvals.ErrUnknownRequest
 	}
+	if b.cfg.Hold != nil {
+		if err := b.cfg.Hold(); err != nil {
+			return none, nil, err
+		}
+	}
 	key, err := certs.ParseKey(in.PublicKey)
 	if err != nil {
 		return none, key, err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/api"
+	"sallyport/audit/cosignature"
 	"sallyport/evidence/pack"
 	"sallyport/internal/pgtest"
 )
@@ -30,7 +31,7 @@ func (k *kit) makePack(t *testing.T, in string) api.Pack {
 
 func (k *kit) verifyPack(t *testing.T, zip []byte) pack.Verdict {
 	t.Helper()
-	trust, err := pack.ParseTrust([]byte(k.log.VerifierKey() + "\n"))
+	trust, err := cosignature.ParsePolicy([]byte(k.log.VerifierKey() + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

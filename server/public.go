@@ -17,6 +17,7 @@ func (s *Server) public(r chi.Router) {
 		text, err := s.log.Checkpoint(r.Context())
 		send(w, r, "text/plain; charset=utf-8", "no-store", text, err)
 	})
+	r.Get("/log/witnessed", s.cosigned)
 	r.Get("/log/vkey", func(w http.ResponseWriter, r *http.Request) {
 		send(w, r, "text/plain; charset=utf-8", "no-store", []byte(s.log.VerifierKey()+"\n"), nil)
 	})

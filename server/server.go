@@ -33,6 +33,7 @@ import (
 	"sallyport/approvals/notify"
 	"sallyport/approvals/policy"
 	"sallyport/audit"
+	"sallyport/audit/witness"
 	"sallyport/broker"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
@@ -68,6 +69,8 @@ type Config struct {
 	// that was put back to an older state is noticed. Evidence packs are kept in a
 	// folder beside it. Optional: then it is not, and packs are kept in a temporary one.
 	StateFile string
+	// Witnesses watch the log. Optional: then nobody does.
+	Witnesses Witnesses
 	// OIDC is the provider that people sign in with.
 	OIDC OIDC
 	// SignInIdle and SignInLifetime end a browser's sign-in: after so long unused,
@@ -117,6 +120,7 @@ type Server struct {
 	cfg      Config
 	handler  http.Handler
 	log      *audit.Log
+	asker    *witness.Asker // nil: nobody watches the log
 	requests *approvals.Service
 	broker   *broker.Broker
 	signin   *signin.Service
@@ -150,6 +154,10 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.stop, s.work, s.failed = stop, work, background.Done()
 	s.work.Go(func() error { return untilStopped(background, "sequencer", s.log.Run) })
 
+	if err := s.askWitnesses(ctx, background); err != nil {
+		s.Close()
+		return nil, err
+	}
 	if err := s.assemble(ctx, background); err != nil {
 		s.Close()
 		return nil, err
@@ -180,7 +188,7 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	}
 	s.work.Go(func() error { return untilStopped(background, "timekeeper", s.requests.Run) })
 	s.broker, err = broker.New(ctx, broker.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Approvals: s.requests,
-		Hosts: registry, UserCA: cfg.Keys.UserCA, HostCA: cfg.Keys.HostCA, URL: cfg.URL, Logger: cfg.Logger})
+		Hosts: registry, UserCA: cfg.Keys.UserCA, HostCA: cfg.Keys.HostCA, URL: cfg.URL, Logger: cfg.Logger, Hold: s.unwitnessed()})
 	if err != nil {
 		return fmt.Errorf("opening the broker: %w", err)
 	}
@@ -192,7 +200,8 @@ func (s *Server) assemble(ctx, background context.Context) error {
 		return fmt.Errorf("opening the sign-in: %w", err)
 	}
 	packs, err := evidence.New(evidence.Config{Pool: cfg.Pool, Log: s.log, Approvals: s.requests, Clock: cfg.Clock,
-		Dir: packsDir(cfg.StateFile), Version: cmp.Or(cfg.Version, "(devel)"), Logger: cfg.Logger})
+		Dir: packsDir(cfg.StateFile), Version: cmp.Or(cfg.Version, "(devel)"), Logger: cfg.Logger,
+		Witnessed: s.witnessed(), Trust: cfg.Witnesses.Text})
 	if err != nil {
 		return fmt.Errorf("opening the evidence room: %w", err)
 	}
@@ -207,7 +216,7 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.handler = s.routes(calls, site, newMetrics(s.log, emergencies{s.requests}, messages))
+	s.handler = s.routes(calls, site, newMetrics(s.log, s.collectors(messages)...))
 	return nil
 }
 

@@ -38,6 +38,7 @@ var registry = func() map[kind]reflect.Type {
 		PolicyProposed{}, PolicyDecided{}, PolicyWithdrawn{}, PolicyRefused{}, PolicyActivated{},
 		KeysLoaded{}, ProviderKeysSeen{}, AccessRefused{},
 		PackRequested{}, PackMade{}, PackFailed{}, PackDownloaded{},
+		WitnessesLag{}, WitnessesCaughtUp{}, WitnessContradicts{},
 	} {
 		types[kindOf(d)] = reflect.TypeOf(d)
 	}

@@ -50,12 +50,15 @@ func TestScripts(t *testing.T) {
 			env.Defer(cluster.Stop)
 			env.Setenv("ADMIN", cluster.URL("postgres", postgres.Superuser))
 			env.Setenv("APP", cluster.URL("postgres", "broker"))
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
+			for _, name := range []string{"LISTEN", "WATCH"} { // the broker's, the witness's
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, l.Addr().String())
+				defer l.Close()
 			}
-			env.Setenv("LISTEN", l.Addr().String())
-			return l.Close()
+			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"sql": sql, "healthy": healthy, "certificate": certificate,
 			"expand": expand},

@@ -27,6 +27,9 @@ var options = []option{
 		"Trusts: its channels with who asks for what and why, and whoever can write it to name others."},
 	{"state-dir", "/var/lib/sallyport", "Folder for the last checkpoint seen, outside the database.\n" +
 		"With it, a database that was put back to an older state is noticed. Empty: it is not."},
+	{"witnesses", "", "File with the log's witnesses, their addresses and how many must agree (c2sp.org/tlog-policy). Empty: none.\n" +
+		"serve refuses to start if one of them remembers more of the log than the database has. See docs/witness.md."},
+	{"require-witnesses", "", "Issue no certificates while the witnesses lag by so long, such as 10m. Empty: they are never waited for."},
 	{"oidc-issuer", "", "Issuer URL of the OpenID provider that people sign in with. Required.\n" +
 		"Trusts: the provider says who somebody is and which groups they are in."},
 	{"oidc-client-id", "sallyport", "Client id of the broker at the provider; its redirect URI there is URL/signin/callback."},

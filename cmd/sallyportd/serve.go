@@ -58,12 +58,12 @@ OpenID provider that is down keeps it from nothing but new sign-ins.`,
 	return cmd
 }
 
-// serve runs the broker until ctx ends. ready is called once it listens.
 // gcPercent is GOGC where nobody has set it. What lives is a few dozen megabytes, and
 // a certificate leaves a hundred kilobytes behind: collecting less often buys a tenth
 // of the time with memory that a server has.
 const gcPercent = 400
 
+// serve runs the broker until ctx ends. ready is called once it listens.
 func serve(ctx context.Context, set settings, ready func(url string)) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -83,6 +83,9 @@ func serve(ctx context.Context, set settings, ready func(url string)) error {
 		if cfg.Notify, err = readNotify(set["notify"]); err != nil {
 			return errNoNotify.Because(err)
 		}
+	}
+	if cfg.Witnesses, err = set.witnesses(); err != nil {
+		return usageError{err}
 	}
 	tlsConfig, err := set.tls()
 	if err != nil {
@@ -147,6 +150,29 @@ func (s settings) config() (server.Config, error) {
 		Logger:         logger,
 	}
 	return cfg, errors.Join(problems...)
+}
+
+// witnesses reads who watches the log. Without a file it is nobody.
+func (s settings) witnesses() (server.Witnesses, error) {
+	var w server.Witnesses
+	if s["witnesses"] == "" {
+		if s["require-witnesses"] != "" {
+			return w, errors.New("--require-witnesses needs --witnesses")
+		}
+		return w, nil
+	}
+	text, err := os.ReadFile(s["witnesses"])
+	if err != nil {
+		return w, fmt.Errorf("--witnesses: %w", err)
+	}
+	w.Text = string(text)
+	if s["require-witnesses"] == "" {
+		return w, nil
+	}
+	if w.Require, err = time.ParseDuration(s["require-witnesses"]); err != nil || w.Require < time.Minute {
+		return w, fmt.Errorf("--require-witnesses: %q is not a duration of a minute or more, such as 10m", s["require-witnesses"])
+	}
+	return w, nil
 }
 
 func newLogger(format string) (*slog.Logger, error) {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sallyport/audit/cosignature"
 	"sallyport/audit/event"
 	"sallyport/audit/vouch"
 	"sallyport/evidence/pack"
@@ -103,7 +104,7 @@ type tape struct {
 }
 
 // recorded makes a history of so many events, and forgets all but its tape.
-func recorded(b *testing.B, events int) (*tape, pack.Order, *pack.Trust) {
+func recorded(b *testing.B, events int) (*tape, pack.Order, *cosignature.Policy) {
 	b.Helper()
 	w := newWorld(b)
 	dir := b.TempDir()

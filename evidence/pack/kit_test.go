@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sallyport/audit/cosignature"
 	"sallyport/evidence/pack"
 	"sallyport/internal/history"
 )
@@ -68,9 +69,9 @@ func (w *world) write(o pack.Order) []byte {
 }
 
 // trust trusts the world's log.
-func (w *world) trust() *pack.Trust {
+func (w *world) trust() *cosignature.Policy {
 	w.T.Helper()
-	trust, err := pack.ParseTrust([]byte("log " + w.Key + "\n"))
+	trust, err := cosignature.ParsePolicy([]byte("log " + w.Key + "\n"))
 	if err != nil {
 		w.T.Fatal(err)
 	}

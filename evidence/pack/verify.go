@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"sallyport/audit/checkpoint"
+	"sallyport/audit/cosignature"
 	"sallyport/audit/receipt"
 )
 
@@ -26,7 +27,7 @@ type Check struct {
 // Options are what a verifier brings along.
 type Options struct {
 	// Trust says whose log it is. It must be set.
-	Trust *Trust
+	Trust *cosignature.Policy
 	// Previous is a checkpoint that the auditor kept from an earlier time. Optional:
 	// without it, a log that was forked before is not noticed.
 	Previous []byte

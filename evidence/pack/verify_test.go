@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/audit/cosignature"
 	"sallyport/audit/event"
 	"sallyport/evidence/controls"
 	"sallyport/evidence/pack"
@@ -335,7 +336,7 @@ func TestWitnesses(t *testing.T) {
 		"quorum none": true, "quorum a": true, "quorum c": false, "group g any a b c\nquorum g": true, "group g 2 a b c\nquorum g": true,
 		"group g all a b c\nquorum g": false, "group g 2 a b\ngroup h all g b\nquorum h": true, "group g 1 c\ngroup h all g b\nquorum h": false,
 	} {
-		trust, err := pack.ParseTrust([]byte(lines + quorum + " # so many\n"))
+		trust, err := cosignature.ParsePolicy([]byte(lines + quorum + " # so many\n"))
 		must(t, err)
 		v := w.verifyWith(archive, pack.Options{Trust: trust})
 		if v.OK != ok {
@@ -344,7 +345,7 @@ func TestWitnesses(t *testing.T) {
 	}
 	// A cosignature of another log's head, or of another time, is none.
 	o.Checkpoint = bytes.Replace(a.cosign(w.order().Checkpoint, 1_780_000_000), []byte("— a.test/w "), []byte("— a.test/w A"), 1)
-	trust, err := pack.ParseTrust([]byte(lines + "quorum a\n"))
+	trust, err := cosignature.ParsePolicy([]byte(lines + "quorum a\n"))
 	must(t, err)
 	if _, enough := trust.Witnesses(o.Checkpoint); enough {
 		t.Error("a damaged cosignature counts")
@@ -363,11 +364,11 @@ func TestParseTrustRefuses(t *testing.T) {
 		"none needed": "log " + key + "\nwitness a " + a.vkey + "\ngroup g 0 a\nquorum g", "a member twice": "log " + key + "\nwitness a " + a.vkey + "\ngroup g 2 a a\nquorum g",
 		"two quorums": "log " + key + "\nwitness a " + a.vkey + "\nquorum a\nquorum none",
 	} {
-		if _, err := pack.ParseTrust([]byte(text)); err == nil {
+		if _, err := cosignature.ParsePolicy([]byte(text)); err == nil {
 			t.Errorf("%s is taken", name)
 		}
 	}
-	if trust, err := pack.ParseTrust([]byte("# mine\n\n" + key + "\n")); err != nil || trust.Key("log.test") != key || trust.Wanted() != "none" {
+	if trust, err := cosignature.ParsePolicy([]byte("# mine\n\n" + key + "\n")); err != nil || trust.Key("log.test") != key || trust.Wanted() != "none" {
 		t.Errorf("a log's key alone: %v", err)
 	}
 }
@@ -379,11 +380,11 @@ func TestAnotherLog(t *testing.T) {
 	w.ordinary()
 	archive := w.write(w.order())
 	key, _ := newKey(t, "elsewhere.test/log")
-	trust, err := pack.ParseTrust([]byte("log " + key))
+	trust, err := cosignature.ParsePolicy([]byte("log " + key))
 	must(t, err)
 	w.refused(archive, pack.Options{Trust: trust}, "manifest", "does not name the log")
 	same, _ := newKey(t, "sallyport.test/log")
-	trust, err = pack.ParseTrust([]byte("log " + same))
+	trust, err = cosignature.ParsePolicy([]byte("log " + same))
 	must(t, err)
 	w.refused(archive, pack.Options{Trust: trust}, "manifest", "not signed by the key")
 }
@@ -418,7 +419,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(archive[:len(archive)/2])
 	f.Add(repack(f, unpack(f, archive)[:3]))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		trust, err := pack.ParseTrust([]byte(w.Key))
+		trust, err := cosignature.ParsePolicy([]byte(w.Key))
 		must(t, err)
 		v, err := pack.Verify(context.Background(), bytes.NewReader(data), int64(len(data)), pack.Options{Trust: trust})
 		if err == nil && v.OK && !bytes.Equal(data, archive) {
@@ -431,7 +432,7 @@ func FuzzTrust(f *testing.F) {
 	key, _ := newKey(f, "log.test")
 	f.Add("log " + key + "\nwitness a " + newWitness(f, "a").vkey + "\ngroup g 1 a\nquorum g\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		if trust, err := pack.ParseTrust([]byte(text)); err == nil {
+		if trust, err := cosignature.ParsePolicy([]byte(text)); err == nil {
 			trust.Witnesses([]byte("x\n1\n\n— a AAAA\n"))
 			trust.Wanted()
 		}

@@ -59,7 +59,7 @@ type Order struct {
 	// Checkpoint is the signed head that the pack ends with, with the witnesses'
 	// cosignatures that there are; Start is that of the log before the period.
 	Checkpoint, Start []byte
-	// Trust is how the broker would have the log trusted: a policy for ParseTrust.
+	// Trust is how the broker would have the log trusted: a policy for cosignature.ParsePolicy.
 	Trust []byte
 	// Dir is where files are kept until the archive takes them. Optional: the
 	// system's folder for such files.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/api"
+	"sallyport/audit/cosignature"
 	"sallyport/cmd/sally/internal/show"
 	"sallyport/evidence/pack"
 )
@@ -79,7 +80,7 @@ func trusted(policy, previous string) (pack.Options, error) {
 	if err != nil {
 		return o, err
 	}
-	if o.Trust, err = pack.ParseTrust(text); err != nil {
+	if o.Trust, err = cosignature.ParsePolicy(text); err != nil {
 		return o, usage("%s: %s", policy, err).hinting("see: sally audit verify --help")
 	}
 	if previous != "" {

@@ -1,4 +1,4 @@
-package pack
+package cosignature
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// Trust is whom a verifier believes: the log's key, and how many of which
+// Policy is whom a verifier believes: the log's key, and how many of which
 // witnesses must have seen its head. It comes from the auditor, never from a pack.
 //
 // It is read from lines (c2sp.org/tlog-policy), of which # begins a comment:
@@ -21,7 +21,7 @@ import (
 //
 // A line that is only a log's key, as /log/vkey has it, is a policy too: that log,
 // without witnesses.
-type Trust struct {
+type Policy struct {
 	keys    map[string]string // of logs, by name
 	members map[string]member
 	names   []string // of witnesses, in the order of the lines
@@ -30,14 +30,15 @@ type Trust struct {
 
 // member is a witness, or a group of members of which some must agree.
 type member struct {
-	witness *witnessKey
+	witness *Verifier
+	url     string // where it is asked; empty: nowhere
 	need    int
 	of      []string
 }
 
-// ParseTrust reads a policy.
-func ParseTrust(text []byte) (*Trust, error) {
-	t := &Trust{keys: map[string]string{}, members: map[string]member{}}
+// ParsePolicy reads a policy.
+func ParsePolicy(text []byte) (*Policy, error) {
+	t := &Policy{keys: map[string]string{}, members: map[string]member{}}
 	for i, line := range strings.Split(string(text), "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		if fields := strings.Fields(line); len(fields) > 0 {
@@ -57,19 +58,23 @@ func ParseTrust(text []byte) (*Trust, error) {
 	return t, nil
 }
 
-func (t *Trust) line(fields []string) error {
+func (t *Policy) line(fields []string) error {
 	switch keyword, n := fields[0], len(fields); {
 	case keyword == "log" && (n == 2 || n == 3):
 		return t.log(fields[1])
 	case n == 1 && strings.Count(keyword, "+") >= 2:
 		return t.log(keyword)
 	case keyword == "witness" && (n == 3 || n == 4):
-		key, err := parseWitnessKey(fields[2])
+		key, err := NewVerifier(fields[2])
 		if err != nil {
 			return err
 		}
 		t.names = append(t.names, fields[1])
-		return t.add(fields[1], member{witness: &key})
+		m := member{witness: &key}
+		if n == 4 {
+			m.url = fields[3]
+		}
+		return t.add(fields[1], m)
 	case keyword == "group" && n >= 4:
 		m := member{of: fields[3:]}
 		switch count, err := strconv.Atoi(fields[2]); {
@@ -100,7 +105,7 @@ func (t *Trust) line(fields []string) error {
 	return fmt.Errorf("it is not understood: %q", strings.Join(fields, " "))
 }
 
-func (t *Trust) log(vkey string) error {
+func (t *Policy) log(vkey string) error {
 	v, err := note.NewVerifier(vkey)
 	if err != nil {
 		return errors.New("that is no log's key, as /log/vkey has it")
@@ -112,20 +117,25 @@ func (t *Trust) log(vkey string) error {
 	return nil
 }
 
-func (t *Trust) add(name string, m member) error {
+func (t *Policy) add(name string, m member) error {
 	if _, twice := t.members[name]; twice || name == "none" {
 		return fmt.Errorf("the name %q is taken", name)
+	}
+	for other, o := range t.members {
+		if m.witness != nil && o.witness != nil && m.witness.key.Equal(o.witness.key) {
+			return fmt.Errorf("the witnesses %q and %q have one key", other, name)
+		}
 	}
 	t.members[name] = m
 	return nil
 }
 
 // Key is the key of the log with the origin; "" if it is not trusted.
-func (t *Trust) Key(origin string) string { return t.keys[origin] }
+func (t *Policy) Key(origin string) string { return t.keys[origin] }
 
 // Witnesses are the names of the witnesses that have cosigned the checkpoint, and
 // whether they are as many as the quorum wants.
-func (t *Trust) Witnesses(checkpoint []byte) (names []string, enough bool) {
+func (t *Policy) Witnesses(checkpoint []byte) (names []string, enough bool) {
 	agreed := map[string]bool{}
 	for _, name := range t.names {
 		// A note without one of our signatures is an error of its own.
@@ -137,7 +147,7 @@ func (t *Trust) Witnesses(checkpoint []byte) (names []string, enough bool) {
 	return names, t.quorum == "none" || t.agrees(t.quorum, agreed)
 }
 
-func (t *Trust) agrees(name string, agreed map[string]bool) bool {
+func (t *Policy) agrees(name string, agreed map[string]bool) bool {
 	m := t.members[name]
 	if m.witness != nil {
 		return agreed[name]
@@ -151,8 +161,25 @@ func (t *Trust) agrees(name string, agreed map[string]bool) bool {
 	return n >= m.need
 }
 
+// Witness is one that the policy names.
+type Witness struct {
+	Name string
+	Key  Verifier
+	URL  string // where it is asked; empty: nowhere
+}
+
+// All are the witnesses that the policy names, in its order.
+func (t *Policy) All() []Witness {
+	list := make([]Witness, len(t.names))
+	for i, name := range t.names {
+		m := t.members[name]
+		list[i] = Witness{name, *m.witness, m.url}
+	}
+	return list
+}
+
 // Wanted says what the quorum is, for people.
-func (t *Trust) Wanted() string {
+func (t *Policy) Wanted() string {
 	if t.quorum == "none" {
 		return "none"
 	}
