@@ -33,6 +33,7 @@ import (
 	"sallyport/approvals/notify"
 	"sallyport/approvals/policy"
 	"sallyport/audit"
+	"sallyport/audit/stream"
 	"sallyport/audit/witness"
 	"sallyport/broker"
 	"sallyport/broker/hosts"
@@ -71,6 +72,8 @@ type Config struct {
 	StateFile string
 	// Witnesses watch the log. Optional: then nobody does.
 	Witnesses Witnesses
+	// Streams are where the log goes as it grows. Optional: nowhere.
+	Streams []stream.Outlet
 	// OIDC is the provider that people sign in with.
 	OIDC OIDC
 	// SignInIdle and SignInLifetime end a browser's sign-in: after so long unused,
@@ -120,7 +123,8 @@ type Server struct {
 	cfg      Config
 	handler  http.Handler
 	log      *audit.Log
-	asker    *witness.Asker // nil: nobody watches the log
+	asker    *witness.Asker  // nil: nobody watches the log
+	streams  *stream.Streams // nil: it goes nowhere
 	requests *approvals.Service
 	broker   *broker.Broker
 	signin   *signin.Service
@@ -155,6 +159,10 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.work.Go(func() error { return untilStopped(background, "sequencer", s.log.Run) })
 
 	if err := s.askWitnesses(ctx, background); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if err := s.startStreams(background); err != nil {
 		s.Close()
 		return nil, err
 	}

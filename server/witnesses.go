@@ -81,6 +81,9 @@ func (s *Server) collectors(more ...prometheus.Collector) []prometheus.Collector
 	if s.asker != nil {
 		all = append(all, witnesses{s})
 	}
+	if s.streams != nil {
+		all = append(all, streamFigures{s})
+	}
 	return all
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/internal/mailtest"
+	"sallyport/internal/standardwebhooks"
 )
 
 // hostile is a request whose every text tries to be more than text.
@@ -175,11 +176,11 @@ func TestP11_ErrorsHaveNoSecret(t *testing.T) {
 // The test vector that the Standard Webhooks libraries share.
 func TestStandardWebhooksVector(t *testing.T) {
 	t.Parallel()
-	key, err := webhookKey("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	key, err := standardwebhooks.Key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`))
+	got := standardwebhooks.Sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`))
 	if want := "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="; got != want {
 		t.Errorf("signature is %s, want %s", got, want)
 	}
@@ -188,7 +189,7 @@ func TestStandardWebhooksVector(t *testing.T) {
 func TestWebhookIsSigned(t *testing.T) {
 	t.Parallel()
 	rec := newReceiver(t, 202, "")
-	key, err := webhookKey("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	key, err := standardwebhooks.Key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +206,7 @@ func TestWebhookIsSigned(t *testing.T) {
 		if h.Get("Webhook-Id") != m.ID {
 			t.Errorf("attempt %d has id %q", i, h.Get("Webhook-Id"))
 		}
-		if h.Get("Webhook-Signature") != sign(key, m.ID, h.Get("Webhook-Timestamp"), []byte(rec.bodies[i])) {
+		if h.Get("Webhook-Signature") != standardwebhooks.Sign(key, m.ID, h.Get("Webhook-Timestamp"), []byte(rec.bodies[i])) {
 			t.Errorf("attempt %d is not signed over what came", i)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"net/mail"
 	"os"
 	"slices"
+
+	"sallyport/internal/standardwebhooks"
 )
 
 // Setup is a file with its secrets read: through which channels whom to tell.
@@ -59,7 +61,7 @@ func (c channel) open(client *http.Client, lookupEnv func(string) (string, bool)
 		if err != nil {
 			return nil, err
 		}
-		key, err := webhookKey(text)
+		key, err := standardwebhooks.Key(text)
 		if err != nil {
 			return nil, err
 		}

@@ -2,21 +2,15 @@ package notify
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"sallyport/api"
+	"sallyport/internal/standardwebhooks"
 )
 
-// webhook posts JSON, signed as https://www.standardwebhooks.com says: receivers
-// check it with any library of theirs, and drop duplicates by webhook-id.
+// webhook posts JSON, signed as package standardwebhooks says.
 type webhook struct {
 	url    string
 	key    []byte
@@ -80,13 +74,9 @@ func (w *webhook) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return permanent{err}
 	}
-	stamp := strconv.FormatInt(m.At.Unix(), 10)
-	return post(ctx, w.client, w.url, http.Header{
-		"Content-Type":      {"application/json"},
-		"Webhook-Id":        {m.ID},
-		"Webhook-Timestamp": {stamp},
-		"Webhook-Signature": {sign(w.key, m.ID, stamp, body)},
-	}, body, nil)
+	header := standardwebhooks.Header(w.key, m.ID, m.At, body)
+	header.Set("Content-Type", "application/json")
+	return post(ctx, w.client, w.url, header, body, nil)
 }
 
 func payload(m Message) Payload {
@@ -111,24 +101,4 @@ func payload(m Message) Payload {
 		}
 	}
 	return p
-}
-
-// sign is the symmetric signature of the Standard Webhooks specification, version
-// 1: HMAC-SHA256 over id, timestamp (seconds) and body, with dots between.
-func sign(key []byte, id, timestamp string, body []byte) string {
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(id + "." + timestamp + "."))
-	mac.Write(body)
-	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// webhookKey reads a secret of the specification's form: whsec_ and 24 to 64
-// bytes in base64. The error does not repeat it.
-func webhookKey(secret string) ([]byte, error) {
-	text, ok := strings.CutPrefix(strings.TrimSpace(secret), "whsec_")
-	key, err := base64.StdEncoding.DecodeString(text)
-	if !ok || err != nil || len(key) < 24 || len(key) > 64 {
-		return nil, errors.New(`the secret must be "whsec_" and 24 to 64 random bytes in base64`)
-	}
-	return key, nil
 }

@@ -39,6 +39,7 @@ var registry = func() map[kind]reflect.Type {
 		KeysLoaded{}, ProviderKeysSeen{}, AccessRefused{},
 		PackRequested{}, PackMade{}, PackFailed{}, PackDownloaded{},
 		WitnessesLag{}, WitnessesCaughtUp{}, WitnessContradicts{},
+		StreamStarted{}, StreamLagging{}, StreamCaughtUp{},
 	} {
 		types[kindOf(d)] = reflect.TypeOf(d)
 	}

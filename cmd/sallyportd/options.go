@@ -30,6 +30,8 @@ var options = []option{
 	{"witnesses", "", "File with the log's witnesses, their addresses and how many must agree (c2sp.org/tlog-policy). Empty: none.\n" +
 		"serve refuses to start if one of them remembers more of the log than the database has. See docs/witness.md."},
 	{"require-witnesses", "", "Issue no certificates while the witnesses lag by so long, such as 10m. Empty: they are never waited for."},
+	{"streams", "", "YAML file that says where the log goes as it grows: files, webhooks, Splunk. Empty: nowhere. See docs/streaming.md.\n" +
+		"Trusts: its receivers with who asked for what, why, and who approved; and whoever can write it to name others."},
 	{"oidc-issuer", "", "Issuer URL of the OpenID provider that people sign in with. Required.\n" +
 		"Trusts: the provider says who somebody is and which groups they are in."},
 	{"oidc-client-id", "sallyport", "Client id of the broker at the provider; its redirect URI there is URL/signin/callback."},

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/approvals/policy"
+	"sallyport/audit/stream"
 	"sallyport/broker/keys"
 	"sallyport/internal/clock"
 	"sallyport/internal/refusal"
@@ -86,6 +87,15 @@ func serve(ctx context.Context, set settings, ready func(url string)) error {
 	}
 	if cfg.Witnesses, err = set.witnesses(); err != nil {
 		return usageError{err}
+	}
+	if set["streams"] != "" {
+		text, err := os.ReadFile(set["streams"])
+		if err == nil {
+			cfg.Streams, err = stream.Parse(text, clock.System)
+		}
+		if err != nil {
+			return usageError{fmt.Errorf("--streams: %w", err)}
+		}
 	}
 	tlsConfig, err := set.tls()
 	if err != nil {

@@ -51,14 +51,14 @@ var floors = []string{
 	"approvals/identity approvals/grant",
 	"approvals/evidence",
 	"approvals/policy",
-	"audit/witness",
+	"audit/witness audit/stream",
 	"audit",
 	"audit/receipt",
 	"audit/checkpoint audit/vouch audit/cosignature",
 	"audit/event",
 	"web migrations",
 	"api",
-	"internal/throttle internal/remember",
+	"internal/throttle internal/remember internal/standardwebhooks",
 	"internal/refusal internal/clock internal/ids internal/names",
 }
 
@@ -108,7 +108,7 @@ func TestTheAPIIsALeaf(t *testing.T) {
 }
 
 // Who talks to the database; everybody else asks them.
-var database = []string{"audit", "approvals", "approvals/notify", "approvals/identity", "broker", "broker/hosts", "evidence", "migrations",
+var database = []string{"audit", "audit/stream", "approvals", "approvals/notify", "approvals/identity", "broker", "broker/hosts", "evidence", "migrations",
 	"server", "server/signin", "cmd/sallyportd", "internal/demo", "internal/postgres", "internal/pgtest", "internal/audittest", "internal/e2e"}
 
 func TestOnlyTheRoomsHaveSQL(t *testing.T) {
