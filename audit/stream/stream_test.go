@@ -313,9 +313,11 @@ func TestStreamToSplunk(t *testing.T) {
 func TestReceiversThatFail(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]http.HandlerFunc{
-		"503":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
-		"403":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) },
-		"redirect":   func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect) },
+		"503": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
+		"403": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		},
 		"hangs up":   func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) },
 		"not code 0": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"text":"busy","code":9}`) },
 		"a web page": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>sign in</html>") },
