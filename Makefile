@@ -3,11 +3,12 @@
 # make test     run every test, as CI does
 # make check    formatting, vet, staticcheck, modules, imports, no skipped test
 # make bench    how fast it is, with PostgreSQL's fsync on
+# make soak     broker and PostgreSQL killed 200 times under load, with fsync on
 # make pictures take the README's pictures anew
 # make clean    remove what the others made
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check bench pictures clean
+.PHONY: build demo test check bench soak pictures clean
 
 # Dex is built at the version in tools/go.mod and kept in Go's cache. The
 # settings are those of internal/dex, so that both find the same program.
@@ -30,6 +31,9 @@ test:
 
 check:
 	@scripts/check
+
+soak:
+	SALLYPORT_CRASH_ROUNDS=200 SALLYPORT_CRASH_CALLERS=64 go test -count=1 -timeout 60m -v -run TestP1_BrokerKilledAgainAndAgain ./internal/e2e
 
 bench:
 	@scripts/install-deps test
