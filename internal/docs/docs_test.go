@@ -13,8 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"sallyport/approvals/policy"
+	"sallyport/internal/pgtest"
 )
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 const root = "../.."
 
@@ -196,5 +201,43 @@ func TestAuditorsProgram(t *testing.T) {
 	}
 	if out, err := exec.Command(program, vkey, forged, receipt).CombinedOutput(); err == nil || !bytes.HasPrefix(out, []byte("NOT PROVED")) {
 		t.Errorf("of another leaf it says %q, %v", out, err)
+	}
+}
+
+// docs/privacy.md names every table and column that there is, in one line of its table.
+func TestPrivacyNamesEveryColumn(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/privacy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := map[string]string{}
+	for _, line := range strings.Split(string(text), "\n") {
+		if cells := strings.Split(line, "|"); len(cells) > 5 {
+			lines[strings.Trim(cells[1], " `")] = cells[3] + cells[4]
+		}
+	}
+	rows, err := pgtest.New(t).Pool.Query(t.Context(), `
+		SELECT CASE table_schema WHEN 'public' THEN '' ELSE table_schema || '.' END || table_name, column_name
+		FROM information_schema.columns WHERE table_schema IN ('public', 'audit')`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	var table, column string
+	_, err = pgx.ForEachRow(rows, []any{&table, &column}, func() error {
+		known[table] = true
+		if !strings.Contains(lines[table], "`"+column+"`") {
+			t.Errorf("docs/privacy.md does not say whether %s.%s is personal", table, column)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for table := range lines {
+		if !known[table] && table != "table" && !strings.HasPrefix(table, "-") {
+			t.Errorf("docs/privacy.md has a table %s, the database has not", table)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/crypto/ssh"
 
 	"sallyport/api"
 	"sallyport/audit"
@@ -37,6 +38,41 @@ func crashes(t *testing.T) (rounds, callers int) {
 	return rounds, callers
 }
 
+// door is a grant that callers share, and its key.
+type door struct {
+	mu  sync.Mutex
+	key ssh.Signer
+	id  string
+	in  api.CertificateInput
+}
+
+// open is the grant, a new one if there is none.
+func (d *door) open(t *testing.T, p *client) (string, api.CertificateInput, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id != "" {
+		return d.id, d.in, nil
+	}
+	var r api.Request
+	if err := p.try("POST", "/requests", api.RequestInput{Host: "web-1", Login: "web", Reason: "it is killed"}, &r); err != nil {
+		return "", d.in, err
+	}
+	if d.key == nil {
+		d.key = newSigner(t)
+	}
+	d.id, d.in = r.ID, api.CertificateInput{PublicKey: authorized(d.key.PublicKey()), Proof: prove(t, d.key, p.url, r.ID)}
+	return d.id, d.in, nil
+}
+
+// shut is done with a grant that has given all that it may.
+func (d *door) shut(p *client, id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id == id && p.try("POST", "/requests/"+id+"/finish", nil, new(api.Request)) == nil {
+		d.id = ""
+	}
+}
+
 // The broker, and now and then PostgreSQL, is killed again and again while callers get
 // certificates, with a database that keeps what it said it has. Everything comes up by
 // itself each time, and whatever reached a caller is in the log (P1, P8).
@@ -51,25 +87,20 @@ func TestP1_BrokerKilledAgainAndAgain(t *testing.T) {
 	got := make(chan api.Certificate)
 	stop := make(chan struct{})
 	var work sync.WaitGroup
-	for range callers {
-		key := newSigner(t)
+	doors := make([]door, min(callers, 40)) // a person has at most 50 open requests
+	for i := range callers {
+		d := &doors[i%len(doors)]
 		work.Go(func() {
-			var r api.Request
-			var in api.CertificateInput
 			for {
 				var cert api.Certificate
-				err := error(nil)
-				if r.ID == "" {
-					err = erin.try("POST", "/requests", api.RequestInput{Host: "web-1", Login: "web", Reason: "it is killed"}, &r)
-					in = api.CertificateInput{PublicKey: authorized(key.PublicKey()), Proof: prove(t, key, h.URL, r.ID)}
-				}
+				id, in, err := d.open(t, erin)
 				if err == nil {
-					err = erin.try("POST", "/requests/"+r.ID+"/certificates", in, &cert)
+					err = erin.try("POST", "/requests/"+id+"/certificates", in, &cert)
 				}
 				var refused *api.Problem
 				switch {
 				case errors.As(err, &refused) && refused.Code == "too-many-certificates":
-					r = api.Request{}
+					d.shut(erin, id)
 					continue
 				case errors.As(err, &refused) && refused.Status != http.StatusServiceUnavailable: // PostgreSQL is gone
 					t.Errorf("refused: %s: %v", refused.Code, refused)
