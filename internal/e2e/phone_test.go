@@ -90,6 +90,9 @@ func TestEveryPageOnAPhone(t *testing.T) {
 	var me api.Me
 	erin.call(http.MethodGet, "/me", nil, &me, http.StatusOK)
 
+	var pack api.Pack
+	h.signIn(auditor).call(http.MethodPost, "/audit/packs", map[string]string{"from": "2026-01-01", "to": "2100-01-01"}, &pack, http.StatusAccepted)
+
 	for _, visit := range []struct {
 		who   string
 		pages []string
@@ -101,7 +104,8 @@ func TestEveryPageOnAPhone(t *testing.T) {
 		{security, []string{"/approvals", "/requests/" + emergency.ID}},
 		{operator, []string{"/", "/hosts", "/hosts/db-1", "/hosts/db-1/reach?login=dba", "/policy", "/policy/proposals/new", "/people", "/people/" + me.Person.ID, "/notifications",
 			"/delegations", "/requests"}},
-		{auditor, []string{"/log", "/log/events/0", "/log/events/3", "/log?type=request.", "/requests/" + emergency.ID, "/policy", "/people", "/reach?person=" + engineer}},
+		{auditor, []string{"/log", "/log/events/0", "/log/events/3", "/log?type=request.", "/evidence", "/evidence/" + pack.ID,
+			"/requests/" + emergency.ID, "/policy", "/people", "/reach?person=" + engineer}},
 	} {
 		t.Run(visit.who, func(t *testing.T) {
 			t.Parallel()
