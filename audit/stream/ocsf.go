@@ -96,6 +96,16 @@ var meanings = map[string]meaning{
 	"stream.caught_up":         {class: entityManagement, activity: update, severity: informational, entity: "stream"},
 }
 
+// Meaning is the class and the activity that events of a type have in OCSF, as
+// documentation has them.
+func Meaning(eventType string) string {
+	m, ok := meanings[eventType]
+	if !ok {
+		m = meaning{class: entityManagement, activity: misc}
+	}
+	return fmt.Sprintf("%d/%d", m.class, m.activity)
+}
+
 // document is an event in OCSF. Its fields are those of the schema.
 type document struct {
 	Metadata    metadata  `json:"metadata"`

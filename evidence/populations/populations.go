@@ -72,7 +72,7 @@ var All = []Population{
 		Name:  "policy_changes",
 		About: "versions of the policy that were proposed, decided on and put into force, keys and configuration of the broker",
 		Empty: "neither policy nor configuration changed in the period, and no broker was started",
-		Types: []string{"policy.", "broker.", "provider.", "configuration.", "config.", "ca.", "retention.", "witness.", "stream."},
+		Types: []string{"policy.", "broker.", "provider.", "configuration.", "config.", "ca.", "retention."},
 		Fields: []string{"proposal_id", "decision_id", "verdict", "action", "comment", "code", "reason", "author", "approver", "groups",
 			"rules", "bytes", "document_hash", "proposal_hash", "diff_hash", "evidence_hash", "user_ca", "host_ca", "log", "issuer", "client_id",
 			"note_hash", "before", "name", "value"},
