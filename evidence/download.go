@@ -19,15 +19,11 @@ type Content struct {
 	File  *os.File
 	Bytes int64 // of File
 	write func(context.Context, io.Writer) error
+	close func() error
 }
 
-// Close closes the file.
-func (c *Content) Close() error {
-	if c.File == nil {
-		return nil
-	}
-	return c.File.Close()
-}
+// Close lets go of the pack.
+func (c *Content) Close() error { return c.close() }
 
 // WriteTo writes the zip. What it has written when it fails is cut off, and does not
 // verify.
@@ -55,19 +51,9 @@ func (s *Service) Download(ctx context.Context, c identity.Caller, action, id st
 	case r.State != api.PackReady || r.EndedAt == nil || !now.Before(r.EndedAt.Add(Kept)):
 		return nil, ErrGone
 	}
-	content := &Content{Name: r.fileName(), write: func(ctx context.Context, w io.Writer) error {
-		_, _, err := s.write(ctx, w, r, nil)
-		return err
-	}}
-	if content.File, err = os.Open(s.path(r.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	content, err := s.content(r)
+	if err != nil {
 		return nil, err
-	}
-	if content.File != nil {
-		info, err := content.File.Stat()
-		if err != nil {
-			return nil, errors.Join(err, content.Close())
-		}
-		content.Bytes = info.Size()
 	}
 	_, err = s.cfg.Log.Record(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
 		event.PackDownloaded{PackID: r.ID, Manifest: r.Manifest}))
@@ -75,4 +61,26 @@ func (s *Service) Download(ctx context.Context, c identity.Caller, action, id st
 		return nil, errors.Join(err, content.Close())
 	}
 	return content, nil
+}
+
+// content opens a pack's file, or makes ready to make it again.
+func (s *Service) content(r row) (*Content, error) {
+	f, err := os.Open(s.path(r.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		if !s.again.TryAcquire(1) {
+			return nil, ErrTooMany
+		}
+		return &Content{Name: r.fileName(),
+			write: func(ctx context.Context, w io.Writer) error { _, _, err := s.write(ctx, w, r, nil); return err },
+			close: func() error { s.again.Release(1); return nil },
+		}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &Content{Name: r.fileName(), File: f, Bytes: info.Size(), close: f.Close}, nil
 }

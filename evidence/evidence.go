@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/semaphore"
 
 	"sallyport/approvals/identity"
 	"sallyport/audit"
@@ -41,6 +42,8 @@ const (
 	MaxWaiting = 20
 	// maxAttempts is how often a pack is begun before it is given up.
 	maxAttempts = 3
+	// maxAgain is how many packs one replica makes again at once, for downloads.
+	maxAgain = 2
 )
 
 // Approvals is what this room needs of the one below.
@@ -56,7 +59,8 @@ type Config struct {
 	Log       *audit.Log
 	Approvals Approvals
 	Clock     clock.Clock
-	// Dir is where packs are kept. Optional: the system's folder for such files.
+	// Dir is where packs are kept, of this replica alone. Optional: then a temporary
+	// one, until Run ends.
 	Dir string
 	// Version of the program, which packs name.
 	Version string
@@ -74,9 +78,11 @@ type Config struct {
 // Service makes packs. It is safe for concurrent use, also by several processes on
 // one database.
 type Service struct {
-	cfg    Config
-	worker string // this process's name for itself
-	kick   chan struct{}
+	cfg       Config
+	temporary bool   // the folder is ours, and goes with us
+	worker    string // this process's name for itself
+	kick      chan struct{}
+	again     *semaphore.Weighted // packs that are made again for a download
 }
 
 // New returns the service, whose folder it makes. Run makes the packs.
@@ -87,13 +93,12 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	if cfg.Dir == "" {
-		cfg.Dir = filepath.Join(os.TempDir(), "sallyport-packs-"+random())
+	s := &Service{temporary: cfg.Dir == "", worker: random(), kick: make(chan struct{}, 1), again: semaphore.NewWeighted(maxAgain)}
+	if s.temporary {
+		cfg.Dir = filepath.Join(os.TempDir(), "sallyport-packs-"+s.worker)
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	return &Service{cfg: cfg, worker: random(), kick: make(chan struct{}, 1)}, nil
+	s.cfg = cfg
+	return s, os.MkdirAll(cfg.Dir, 0o700)
 }
 
 func random() string {

@@ -33,6 +33,7 @@ type row struct {
 	Seed       string
 	EventID    [16]byte
 	State      api.PackState
+	Attempts   int
 	Done       int64
 	Total      int64
 	First      *int64
@@ -46,7 +47,7 @@ type row struct {
 	Problem    string
 }
 
-const columns = `id, person_id, person_name, created_at, period_from, period_to, zone, controls, seed, event_id, state, done, total,
+const columns = `id, person_id, person_name, created_at, period_from, period_to, zone, controls, seed, event_id, state, attempts, done, total,
 	first, checkpoint, start, ended_at, manifest, bytes, exceptions, missing, problem`
 
 // api is the pack as auditors see it.
@@ -133,7 +134,7 @@ func (s *Service) Make(ctx context.Context, c identity.Caller, action string, in
 	e := event.New(now, c.Actor(), c.Source, event.Subject{}, event.PackRequested{PackID: id, From: from, To: to, Zone: zone.String(),
 		Controls: wanted, Seed: in.Seed})
 	err = pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('evidence packs', 0))`); err != nil {
+		if err := lockPacks(ctx, tx); err != nil {
 			return err
 		}
 		var open int

@@ -15,7 +15,7 @@ var (
 	ErrAhead = refusal.New(refusal.Invalid, "period-ahead",
 		"the period has not begun", "choose a start that has passed").On("from")
 	ErrTooMany = refusal.New(refusal.TooMany, "too-many-packs",
-		"too many evidence packs are being made", "wait until one is ready: sally audit packs")
+		"too many evidence packs are being made", "wait until one is ready, see: sally audit packs")
 	ErrNoPack = refusal.New(refusal.NotFound, "no-such-pack",
 		"there is no such evidence pack", "list them: sally audit packs")
 	ErrNotReady = refusal.New(refusal.Conflict, "pack-not-ready",

@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,11 +14,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
 
-	"sallyport/api"
 	"sallyport/audit/checkpoint"
 	"sallyport/audit/event"
 	"sallyport/evidence/pack"
-	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
 )
 
@@ -45,6 +40,9 @@ func (s *Service) wake() {
 // Run makes packs, one at a time, until ctx ends, and then returns nil. Every replica
 // runs one.
 func (s *Service) Run(ctx context.Context) error {
+	if s.temporary {
+		defer os.RemoveAll(s.cfg.Dir)
+	}
 	look, clean := time.NewTicker(lookEvery), time.NewTicker(cleanEvery)
 	defer look.Stop()
 	defer clean.Stop()
@@ -73,25 +71,48 @@ func (s *Service) Run(ctx context.Context) error {
 
 // next makes the oldest pack that waits, and reports whether there was one.
 func (s *Service) next(ctx context.Context) (bool, error) {
-	now := s.cfg.Clock.Now()
-	rows, err := s.cfg.Pool.Query(ctx, `
-		UPDATE evidence_packs SET state = 'running', worker = $1, beat_at = $2, attempts = attempts + 1, done = 0
-		WHERE id = (
-			SELECT id FROM evidence_packs
-			WHERE state = 'waiting' OR state = 'running' AND beat_at < $3
-			ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-		RETURNING `+columns, s.worker, now, now.Add(-stale))
-	if err != nil {
-		return false, fmt.Errorf("looking for evidence packs to make: %w", err)
-	}
-	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[row])
+	r, err := s.claim(ctx)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("looking for evidence packs to make: %w", err)
 	}
+	if r.Attempts > maxAttempts { // as often, whoever made it died of it
+		return true, s.failed(ctx, r, errors.New("its makers died"))
+	}
 	return true, s.make(ctx, r)
+}
+
+// claim takes the oldest pack that waits, or whose maker has died, or returns
+// pgx.ErrNoRows. One pack is made at a time, whatever the number of replicas: each
+// reads the whole log, out of the database that certificates wait for.
+func (s *Service) claim(ctx context.Context) (r row, err error) {
+	now := s.cfg.Clock.Now()
+	err = pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
+		if err := lockPacks(ctx, tx); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			UPDATE evidence_packs SET state = 'running', worker = $1, beat_at = $2, attempts = attempts + 1, done = 0
+			WHERE id = (
+				SELECT id FROM evidence_packs WHERE state IN ('waiting', 'running')
+				AND NOT EXISTS (SELECT FROM evidence_packs WHERE state = 'running' AND beat_at >= $3)
+				ORDER BY created_at, id LIMIT 1)
+			RETURNING `+columns, s.worker, now, now.Add(-stale))
+		if err != nil {
+			return err
+		}
+		r, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[row])
+		return err
+	})
+	return r, err
+}
+
+// lockPacks has the transaction be the only one that asks for a pack or takes one.
+func lockPacks(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('evidence packs', 0))`)
+	return err
 }
 
 // make makes one pack, and writes down what came of it.
@@ -133,8 +154,11 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 	code, reason := "internal", "it could not be made; an operator finds the reason in the broker's log"
 	if known := refusal.As(cause); known != nil {
 		code, reason = known.Code, known.Detail
-	} else if errors.Is(cause, pack.ErrTree) {
-		code, reason = "log-damaged", pack.ErrTree.Error()
+	}
+	for _, damage := range []error{pack.ErrTree, pack.ErrNotAsked} {
+		if errors.Is(cause, damage) {
+			code, reason = "log-damaged", damage.Error()
+		}
 	}
 	now := s.cfg.Clock.Now()
 	e := event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{}, event.PackFailed{PackID: r.ID, Code: code, Reason: reason})
@@ -309,81 +333,4 @@ func (s *Service) write(ctx context.Context, to io.Writer, r row, progress func(
 		Trust: []byte("log " + s.cfg.Log.VerifierKey() + "\n" + s.cfg.Trust), Dir: s.cfg.Dir, Progress: progress,
 	}, source{s.cfg.Log, s.cfg.Approvals})
 	return summary, tree.N, err
-}
-
-// limited refuses to write more than it may.
-type limited struct {
-	w    *bufio.Writer
-	left int64
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	if l.left -= int64(len(p)); l.left < 0 {
-		return 0, fmt.Errorf("the pack is larger than %d bytes", int64(MaxKept))
-	}
-	return l.w.Write(p)
-}
-
-const extension, partial = ".zip", ".partial"
-
-func (s *Service) path(id string) string { return filepath.Join(s.cfg.Dir, id+extension) }
-
-// makeRoom removes the oldest files while there are more bytes than MaxKept.
-func (s *Service) makeRoom() {
-	type kept struct {
-		path  string
-		bytes int64
-		at    time.Time
-	}
-	var list []kept
-	var all int64
-	entries, err := os.ReadDir(s.cfg.Dir)
-	if err != nil {
-		return
-	}
-	for _, entry := range entries {
-		if info, err := entry.Info(); err == nil && strings.HasSuffix(entry.Name(), extension) {
-			list = append(list, kept{filepath.Join(s.cfg.Dir, entry.Name()), info.Size(), info.ModTime()})
-			all += info.Size()
-		}
-	}
-	slices.SortFunc(list, func(a, b kept) int { return a.at.Compare(b.at) })
-	for _, k := range list {
-		if all <= MaxKept/2 { // room for the next one
-			return
-		}
-		if os.Remove(k.path) == nil {
-			all -= k.bytes
-		}
-	}
-}
-
-// clean expires packs that were kept for long enough, and removes their files and
-// what a process that died left behind.
-func (s *Service) clean(ctx context.Context) {
-	_, err := s.cfg.Pool.Exec(ctx, `UPDATE evidence_packs SET state = 'expired' WHERE state = 'ready' AND ended_at < $1`,
-		s.cfg.Clock.Now().Add(-Kept))
-	if err != nil {
-		if ctx.Err() == nil {
-			s.cfg.Logger.Error("expiring evidence packs failed", "error", err)
-		}
-		return
-	}
-	entries, err := os.ReadDir(s.cfg.Dir)
-	if err != nil {
-		return
-	}
-	for _, entry := range entries {
-		id, _, _ := strings.Cut(entry.Name(), ".")
-		if !ids.Valid(ids.Pack, id) {
-			// A writer's own folder, if no writer can be at it any more.
-			if info, err := entry.Info(); err == nil && entry.IsDir() && time.Since(info.ModTime()) > Kept {
-				os.RemoveAll(filepath.Join(s.cfg.Dir, entry.Name()))
-			}
-			continue
-		}
-		if r, err := s.find(ctx, id); err == nil && (r.State == api.PackExpired || r.State == api.PackFailed) {
-			os.Remove(filepath.Join(s.cfg.Dir, entry.Name()))
-		}
-	}
 }

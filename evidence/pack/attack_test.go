@@ -4,7 +4,9 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 
 	"sallyport/audit/event"
 	"sallyport/evidence/pack"
+	"sallyport/internal/history"
 )
 
 // refused wants a verdict that fails, by this check among others.
@@ -240,6 +243,60 @@ func TestAttackOnEntriesInTheDatabase(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a pack is of is in the database, until it is made; what was asked for is in
+// the log.
+func TestAttackAnotherPackThanWasAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ordinary()
+	for name, forge := range map[string]func(o *pack.Order){
+		"a shorter period": func(o *pack.Order) { o.Params.Period.To = o.Params.Period.To.Add(-time.Hour) },
+		"a later start":    func(o *pack.Order) { o.Params.Period.From = o.Params.Period.From.Add(time.Second) },
+		"fewer criteria":   func(o *pack.Order) { o.Params.Controls = []string{"CC6.1"} },
+		"another seed":     func(o *pack.Order) { o.Params.Seed = "2" },
+		"a seed of the broker's": func(o *pack.Order) {
+			o.Params.Seed, o.Params.SeedBy = w.Tree(int64(len(w.Leaves))).Hash.String(), pack.SeedByLog
+		},
+		"another auditor": func(o *pack.Order) { o.MadeBy.ID = "per-000000000001" },
+		"another pack":    func(o *pack.Order) { o.ID = "pack-999" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := w.order()
+			forge(&o)
+			if _, err := pack.Write(t.Context(), io.Discard, o, source{w.History}); !errors.Is(err, pack.ErrNotAsked) {
+				t.Errorf("it says %v", err)
+			}
+		})
+	}
+}
+
+// Who wrote the manifest himself is told by a verifier.
+func TestAttackManifestOfAnotherPeriod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ordinary()
+	archive := w.write(w.order())
+	forged := change(t, archive, "manifest.json", func(b []byte) []byte {
+		return bytes.Replace(b, []byte(`"seed": "1"`), []byte(`"seed": "2"`), 1)
+	})
+	w.refused(resign(t, forged, w.Signer), pack.Options{}, "request", "with another seed")
+}
+
+// A seed that nobody gave is the log's root, and no other that suits the broker.
+func TestSeedOfTheLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ordinary()
+	o := w.ask(event.PackRequested{From: history.Start, To: w.Now, Controls: []string{}})
+	if v := w.mustVerify(w.write(o)); v.Manifest.Seed != v.Manifest.Log.Root || v.Manifest.SeedBy != pack.SeedByLog {
+		t.Errorf("the seed is %q, by %s", v.Manifest.Seed, v.Manifest.SeedBy)
+	}
+	o.Params.Seed = "suits me"
+	if _, err := pack.Write(t.Context(), io.Discard, o, source{w.History}); !errors.Is(err, pack.ErrNotAsked) {
+		t.Errorf("it says %v", err)
 	}
 }
 

@@ -16,10 +16,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"sallyport/audit/cosignature"
-	"sallyport/audit/event"
 	"sallyport/audit/vouch"
 	"sallyport/evidence/pack"
-	"sallyport/internal/history"
 )
 
 var benchEvents = flag.Int("pack-events", 50_000, "how many events the pack of BenchmarkPack has")
@@ -122,14 +120,8 @@ func recorded(b *testing.B, events int) (*tape, pack.Order, *cosignature.Policy)
 			w.Emergency(w.erin, "databases", "db-1").Review(w.sam)
 		}
 	}
-	w.Now = w.Now.Add(time.Hour)
-	w.Broker(event.KeysLoaded{})
-	order := pack.Order{
-		ID: "pack-1", Params: pack.Params{Period: pack.NewPeriod(history.Start, w.Now.Add(-time.Second), time.UTC), ControlsVersion: 1,
-			Seed: "1", SeedBy: pack.SeedByAuditor},
-		Tool: "test", MadeAt: w.Now, MadeBy: pack.Operator{ID: "per-000000000000"}, Key: w.Key,
-		Checkpoint: w.Checkpoint(int64(len(w.Leaves))), Start: w.Checkpoint(0), Dir: dir,
-	}
+	order := w.order()
+	order.Dir = dir
 	end := int64(0)
 	for _, leaf := range w.Leaves {
 		_, err := s.leaves.Write(leaf)

@@ -4,15 +4,14 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"sallyport/audit/event"
 	"sallyport/evidence/controls"
 	"sallyport/evidence/populations"
 	"sallyport/evidence/reconcile"
@@ -80,6 +79,7 @@ type deriver struct {
 	read       int64   // entries
 	inPeriod   int64
 	firstIn    int64 // index of the first entry of the period; -1: none
+	asked      error // what the log says of who asked for the pack
 	missing    int64
 	cells      []string
 }
@@ -102,7 +102,8 @@ type typeCount struct {
 }
 
 func newDeriver(m Manifest, key string, document func(string) ([]byte, error), to sink) (*deriver, error) {
-	d := &deriver{m: m, to: to, listOf: map[string]*list{}, types: map[string]*typeCount{}, codes: map[string]int64{}, firstIn: -1}
+	d := &deriver{m: m, to: to, listOf: map[string]*list{}, types: map[string]*typeCount{}, codes: map[string]int64{}, firstIn: -1,
+		asked: ErrNotAsked}
 	var err error
 	d.engine, err = reconcile.New(reconcile.Config{From: m.Period.From, To: m.Period.To, First: m.Log.First, LogKey: key,
 		Document: document, Report: d.exception})
@@ -148,6 +149,9 @@ func (d *deriver) add(e *populations.Event, idToken string) error {
 	d.read++
 	if err := d.engine.Add(e, idToken); err != nil {
 		return err
+	}
+	if r, ok := e.Known.(event.PackRequested); ok && r.PackID == d.m.ID {
+		d.asked = d.m.asked(e, r)
 	}
 	if e.Time.Before(d.m.Period.From) || !e.Time.Before(d.m.Period.To) {
 		return nil
@@ -344,19 +348,6 @@ func (d *deriver) list(name string) *list {
 	return d.lists[slices.IndexFunc(d.lists, func(l *list) bool { return l.Name == name })]
 }
 
-// heard checks that the log is known to have gone on past the period: an entry
-// dated at its end or later is in the pack. Otherwise entries of the period could
-// have come after the last one here.
-func (d *deriver) heard() error {
-	if now := d.engine.Now(); now.Before(d.m.Period.To) {
-		return fmt.Errorf("the last entry is of %s, and the period ends at %s", populations.Time(now), populations.Time(d.m.Period.To))
-	}
-	if d.firstIn >= 0 && d.firstIn < d.m.Log.Start {
-		return errors.New("entries of the period come before the checkpoint at its start")
-	}
-	return nil
-}
-
 // Exceptions are how many there are of each code.
 func (d *deriver) exceptionCount() (n int64) {
 	for _, of := range d.codes {
@@ -374,5 +365,3 @@ func keysOf[V any](m map[string]V) func(func(string) bool) {
 		}
 	}
 }
-
-var _ = time.Time{}

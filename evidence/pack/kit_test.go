@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"sallyport/audit/cosignature"
+	"sallyport/audit/event"
 	"sallyport/evidence/pack"
 	"sallyport/internal/history"
 )
@@ -34,11 +36,14 @@ func (s source) Policy(_ context.Context, hash string) ([]byte, error) {
 type world struct {
 	*history.History
 	erin, liam, sam, olga, omar history.Person
+
+	auditor string
+	packs   int
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{History: history.New(t, history.Document)}
+	w := &world{History: history.New(t, history.Document), auditor: "Ada Auditor"}
 	w.erin = w.Person("Erin", "engineers")
 	w.liam = w.Person("Liam", "leads")
 	w.sam = w.Person("Sam", "security")
@@ -49,13 +54,28 @@ func newWorld(t testing.TB) *world {
 // order is for everything that has happened until now.
 func (w *world) order() pack.Order {
 	w.T.Helper()
-	size := int64(len(w.Leaves))
-	return pack.Order{
-		ID: "pack-1", Params: pack.Params{Period: pack.NewPeriod(history.Start, w.Now.Add(-time.Second), time.UTC), ControlsVersion: 1,
-			Seed: "1", SeedBy: pack.SeedByAuditor},
-		Tool: "sallyportd test", MadeAt: w.Now, MadeBy: pack.Operator{ID: "per-000000000000", Name: "Ada Auditor"},
-		Key: w.Key, Checkpoint: w.Checkpoint(size), Start: w.Checkpoint(0), Trust: []byte("log " + w.Key + "\n"), Dir: w.T.TempDir(),
+	return w.ask(event.PackRequested{From: history.Start, To: w.Now, Controls: []string{}, Seed: "1"})
+}
+
+// ask has an auditor ask for a pack. It begins with the log's first entry.
+func (w *world) ask(r event.PackRequested) pack.Order {
+	w.T.Helper()
+	ada := event.Actor{Kind: event.Person, ID: "per-000000000000", Name: w.auditor}
+	w.packs++
+	r.PackID, r.Zone = fmt.Sprintf("pack-%d", w.packs), "UTC"
+	at := w.Now
+	w.Add(event.New(at, ada, "192.0.2.9", event.Subject{}, r))
+	tree := w.Tree(int64(len(w.Leaves)))
+	o := pack.Order{
+		ID: r.PackID, Params: pack.Params{Period: pack.NewPeriod(r.From, r.To, time.UTC), Controls: r.Controls, ControlsVersion: 1,
+			Seed: r.Seed, SeedBy: pack.SeedByAuditor},
+		Tool: "sallyportd test", MadeAt: at, MadeBy: pack.Operator{ID: ada.ID, Name: ada.Name},
+		Key: w.Key, Checkpoint: w.Checkpoint(tree.N), Start: w.Checkpoint(0), Trust: []byte("log " + w.Key + "\n"), Dir: w.T.TempDir(),
 	}
+	if r.Seed == "" {
+		o.Params.Seed, o.Params.SeedBy = tree.Hash.String(), pack.SeedByLog
+	}
+	return o
 }
 
 // write writes the order's pack.

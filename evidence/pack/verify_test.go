@@ -43,8 +43,7 @@ func TestPackOfManyTiles(t *testing.T) {
 	for range 5 {
 		w.Broker(event.KeysLoaded{})
 	}
-	o := w.order()
-	o.Params.Period = pack.NewPeriod(from, to, time.UTC)
+	o := w.ask(event.PackRequested{From: from, To: to, Controls: []string{}, Seed: "1"})
 	o.Start = w.Checkpoint(start)
 	archive := w.write(o)
 	v := w.mustVerify(archive)
@@ -119,11 +118,7 @@ func TestSamplesAreReproducible(t *testing.T) {
 	for range 100 {
 		w.Access(w.erin, w.liam, "databases", "db-1")
 	}
-	w.Now = w.Now.Add(time.Hour)
-	w.Broker(event.KeysLoaded{})
-	o := w.order()
-	o.Params.Seed = "4711"
-	archive := w.write(o)
+	archive := w.write(w.ask(event.PackRequested{From: history.Start, To: w.Now, Controls: []string{}, Seed: "4711"}))
 	hashes := map[string]string{} // by index
 	var all []string
 	for _, row := range rows(t, archive, "populations/certificates.csv") {
@@ -162,8 +157,6 @@ func TestEveryEventIsOneRow(t *testing.T) {
 	w.ordinary()
 	w.Leaf([]byte(`{"id":"x","type":"colour.changed","version":1,"time":"` + w.Now.Format(time.RFC3339) + `","actor":{"kind":"broker"},"subject":{},"data":{}}`))
 	w.Session(w.Host("db-1"), `"login":"dba"`)
-	w.Now = w.Now.Add(time.Hour)
-	w.Broker(event.KeysLoaded{})
 	archive := w.write(w.order())
 	w.mustVerify(archive)
 	seen := map[string]string{}
@@ -175,7 +168,7 @@ func TestEveryEventIsOneRow(t *testing.T) {
 			seen[row["index"]] = p.Name
 		}
 	}
-	if len(seen) != len(w.Leaves)-1 || seen[fmt.Sprint(len(w.Leaves)-3)] != "other" {
+	if len(seen) != len(w.Leaves)-1 || seen[fmt.Sprint(len(w.Leaves)-3)] != "other" { // all but the asking for the pack
 		t.Errorf("%d rows of %d events", len(seen), len(w.Leaves)-1)
 	}
 	for _, row := range rows(t, archive, "reconciliation.csv") {
@@ -192,9 +185,7 @@ func TestCriteriaNarrowThePack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.ordinary()
-	o := w.order()
-	o.Params.Controls = []string{"CC7.3"}
-	archive := w.write(o)
+	archive := w.write(w.ask(event.PackRequested{From: history.Start, To: w.Now, Controls: []string{"CC7.3"}, Seed: "1"}))
 	w.mustVerify(archive)
 	var names []string
 	for _, m := range unpack(t, archive) {
@@ -208,6 +199,7 @@ func TestCriteriaNarrowThePack(t *testing.T) {
 	if !strings.Contains(file(t, archive, "reconciliation.csv"), "left out: it serves none of the criteria asked for") {
 		t.Error("nothing says that lists were left out")
 	}
+	o := w.order()
 	o.Params.Controls = []string{"CC9.9"}
 	if _, err := pack.Write(t.Context(), io.Discard, o, source{w.History}); err == nil {
 		t.Error("there is evidence for a criterion that there is not")
@@ -219,8 +211,7 @@ func TestThePeriodMustBeOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.ordinary()
-	o := w.order()
-	o.Params.Period = pack.NewPeriod(history.Start, w.Now.Add(time.Hour), time.UTC)
+	o := w.ask(event.PackRequested{From: history.Start, To: w.Now.Add(time.Hour), Controls: []string{}, Seed: "1"})
 	if _, err := pack.Write(t.Context(), io.Discard, o, source{w.History}); err == nil || !strings.Contains(err.Error(), "the last entry is of") {
 		t.Errorf("it says %v", err)
 	}
@@ -252,9 +243,8 @@ func TestThePageStandsByItself(t *testing.T) {
 	w.Emergency(w.erin, "databases", "db-1")
 	w.Now = w.Now.Add(48 * time.Hour)
 	w.Broker(event.KeysLoaded{})
-	o := w.order()
-	o.MadeBy.Name = `<img src=x onerror=alert(1)>`
-	archive := w.write(o)
+	w.auditor = `<img src=x onerror=alert(1)>`
+	archive := w.write(w.order())
 	v := w.mustVerify(archive)
 	page := file(t, archive, "README.html")
 	if got := regexp.MustCompile(`(?i)<script|<img|<link|<[a-z][^>]*\s(src|href)=|url\(|@import`).FindString(page); got != "" {
@@ -352,7 +342,7 @@ func TestWitnesses(t *testing.T) {
 	}
 }
 
-func TestParseTrustRefuses(t *testing.T) {
+func TestParsePolicyRefuses(t *testing.T) {
 	t.Parallel()
 	key, _ := newKey(t, "log.test")
 	a := newWitness(t, "a.test/w")

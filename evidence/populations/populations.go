@@ -58,7 +58,7 @@ var All = []Population{
 		Empty: "nobody opened an emergency in the period, and none was reviewed",
 		Types: []string{"emergency.", "review."},
 		Fields: []string{"drill", "login", "host", "hosts", "reason", "told", "review_groups", "review_by", "verdict", "comment", "late",
-			"groups", "code", "terms_hash", "evidence_hash"},
+			"groups", "code", "assurance", "terms_hash", "evidence_hash", "id_token_hash", "keys_hash"},
 	},
 	{
 		Name:  "deployments",
@@ -74,7 +74,7 @@ var All = []Population{
 		Empty: "neither policy nor configuration changed in the period, and no broker was started",
 		Types: []string{"policy.", "broker.", "provider.", "configuration.", "config.", "ca.", "retention."},
 		Fields: []string{"proposal_id", "decision_id", "verdict", "action", "comment", "code", "reason", "author", "approver", "groups",
-			"rules", "bytes", "document_hash", "proposal_hash", "diff_hash", "evidence_hash", "user_ca", "host_ca", "log", "issuer", "client_id",
+			"rules", "bytes", "document_hash", "proposal_hash", "diff_hash", "assurance", "evidence_hash", "id_token_hash", "keys_hash", "user_ca", "host_ca", "log", "issuer", "client_id",
 			"note_hash", "before", "name", "value"},
 	},
 	{

@@ -40,17 +40,17 @@ func (g *Engine) reviewed(e *populations.Event, d event.ReviewGiven, idToken str
 		return
 	}
 	s, err := grant.CheckReview(m.terms, m.hash, g.evidence(e, idToken), g.anchor())
-	if err == nil && s.Reviewer.ID != e.Actor.ID {
-		g.report(ReviewInvalid, e, m.e.Index, "the statement is somebody else's than the event says")
+	if err == nil && (s.Reviewer.ID != e.Actor.ID || !tellsReview(d, s)) {
+		g.report(ReviewInvalid, e, m.e.Index, "the event says otherwise than the statement")
 		return
 	}
 	if err != nil {
 		g.report(ReviewInvalid, e, m.e.Index, "%s", why(err))
 		return // it still waits
 	}
-	if late := !e.Time.Before(m.d.ReviewBy); late && (g.in(m.e.Time) || g.in(e.Time)) {
+	if s.Late && (g.in(m.e.Time) || g.in(e.Time)) {
 		g.say(Exception{Code: EmergencyLate, Index: m.e.Index, Related: e.Index, Time: m.e.Time, Request: m.e.Subject.RequestID,
-			Person: m.e.Actor.ID, Detail: "it was to be reviewed by " + populations.Time(m.d.ReviewBy) + ", and was at " + populations.Time(e.Time)})
+			Person: m.e.Actor.ID, Detail: "it was to be reviewed by " + populations.Time(m.d.ReviewBy) + ", and was at " + populations.Time(s.Time)})
 	}
 	g.done(m)
 }

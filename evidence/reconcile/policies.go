@@ -109,14 +109,24 @@ func (g *Engine) proposed(e *populations.Event, d event.PolicyProposed) {
 
 func (g *Engine) policyDecided(e *populations.Event, d event.PolicyDecided, idToken string) {
 	p, ok := g.policies.proposals[d.ProposalID]
-	switch {
-	case !ok:
-	case d.Verdict != string(api.Approve):
-		delete(g.policies.proposals, d.ProposalID)
-	case grant.Hash([]byte(d.Evidence)) == d.EvidenceHash && d.ProposalHash == p.hash:
-		p.decision, p.decidedBy, p.decided = g.evidence(e, idToken), e.Actor.ID, true
-		g.policies.proposals[d.ProposalID] = p
+	if !ok {
+		if !g.beforePack(e, "the proposal") {
+			g.report(DecisionAltered, e, -1, "the log has no open proposal that it is about")
+		}
+		return
 	}
+	var s grant.PolicyStatement
+	if err := grant.ParseCanonical([]byte(d.Evidence), &s); err != nil || grant.Hash([]byte(d.Evidence)) != d.EvidenceHash ||
+		s.ProposalHash != p.hash || s.Approver.ID != e.Actor.ID || !tellsPolicyDecision(d, s) {
+		g.report(DecisionAltered, e, p.index, "its statement cannot be read, or the event says otherwise than the statement")
+		return
+	}
+	if s.Verdict != api.Approve {
+		delete(g.policies.proposals, d.ProposalID)
+		return
+	}
+	p.decision, p.decidedBy, p.decided = g.evidence(e, idToken), e.Actor.ID, true
+	g.policies.proposals[d.ProposalID] = p
 }
 
 // activated checks how a version came into force (grant.CheckApproval): by a

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/api"
+	"sallyport/approvals/evidence"
 	"sallyport/approvals/grant"
 	"sallyport/audit/event"
 	"sallyport/evidence/populations"
@@ -48,7 +49,6 @@ func (s *scene) find() []reconcile.Exception {
 		},
 		Report: func(x reconcile.Exception) error { found = append(found, x); return nil }})
 	must(s.T, err)
-	tokens := map[string]string{}
 	for i, leaf := range s.Leaves[s.first:] {
 		index := s.first + int64(i)
 		if s.missing[index] {
@@ -57,15 +57,14 @@ func (s *scene) find() []reconcile.Exception {
 		}
 		e := populations.Read(index, leaf)
 		token := ""
-		if d, ok := e.Known.(event.RequestDecided); ok {
-			all, err := s.IDTokens(s.T.Context(), []string{d.DecisionID})
+		if st, ok := e.Statement(); ok {
+			all, err := s.IDTokens(s.T.Context(), []string{st.ID})
 			must(s.T, err)
-			token = all[d.DecisionID]
+			token = all[st.ID]
 		}
 		must(s.T, g.Add(&e, token))
 	}
 	must(s.T, g.Finish())
-	_ = tokens
 	return found
 }
 
@@ -309,6 +308,29 @@ func TestExceptions(t *testing.T) {
 			r.Review(s.sam)
 		}, []string{reconcile.EmergencySecond}},
 
+		"an emergency whose review the provider signed": {func(s *scene) { s.Emergency(s.erin, "signed", "db-1").Review(s.sam) }, nil},
+		"a review that the provider signed for somebody else": {func(s *scene) {
+			r := s.Emergency(s.erin, "signed", "db-1")
+			someone := s.sam
+			someone.Subject = "sub-Mallory"
+			r.SayReview(someone, r.ReviewStatement(s.sam))
+		}, []string{reconcile.ReviewInvalid}},
+		"a review that the provider was to sign": {func(s *scene) {
+			r := s.Emergency(s.erin, "signed", "db-1")
+			st := r.ReviewStatement(s.sam)
+			st.Assurance, st.ClientID = evidence.Session, ""
+			st.SignIn = &grant.StatementSignIn{AuthTime: s.Now.Add(-time.Minute), AMR: []string{}}
+			r.SayReview(s.sam, st)
+		}, []string{reconcile.ReviewInvalid}},
+		"a review whose ID token is not kept": {func(s *scene) {
+			s.Emergency(s.erin, "signed", "db-1").Review(s.sam)
+			s.ForgetTokens()
+		}, []string{reconcile.EvidenceMissing, reconcile.ReviewInvalid}},
+		"a review with another comment than its statement": {func(s *scene) {
+			n := s.Emergency(s.erin, "databases", "db-1").Review(s.sam)
+			s.Leaves[n] = []byte(strings.Replace(string(s.Leaves[n]), `"comment":"the dashboards agree"`, `"comment":"all is well"`, 1))
+		}, []string{reconcile.ReviewInvalid}},
+
 		"a leaver with later access": {func(s *scene) {
 			s.By(s.olga, event.Subject{PersonID: s.erin.ID}, event.PersonRemoved{Reason: "left"})
 			s.Access(s.erin, s.liam, "databases", "db-1")
@@ -324,6 +346,25 @@ func TestExceptions(t *testing.T) {
 			s.Session(r.Host, fmt.Sprintf(`"serial":"%d","key_id":"%s:%s","login":"dba"`, s.Serial, r.ID, s.erin.ID))
 		}, []string{reconcile.LeaverAccess}},
 
+		"a policy whose approval the provider signed": {func(s *scene) {
+			s.Propose(s.olga, history.SignedDocument).Approve(s.omar)
+			s.Propose(s.olga, history.SignedDocument+"# three\n").Approve(s.omar)
+		}, nil},
+		"a policy whose approval the provider signed for somebody else": {func(s *scene) {
+			s.Propose(s.olga, history.SignedDocument).Approve(s.omar)
+			q := s.Propose(s.olga, history.SignedDocument+"# three\n")
+			q.TokenOf("sub-Mallory")
+			q.Approve(s.omar)
+		}, []string{reconcile.PolicyWithoutQuorum}},
+		"a policy whose approval's ID token is not kept": {func(s *scene) {
+			s.Propose(s.olga, history.SignedDocument).Approve(s.omar)
+			s.Propose(s.olga, history.SignedDocument+"# three\n").Approve(s.omar)
+			s.ForgetTokens()
+		}, []string{reconcile.EvidenceMissing, reconcile.PolicyWithoutQuorum}},
+		"a decision on a policy with other groups than its statement": {func(s *scene) {
+			n := s.Propose(s.olga, history.Document+"# two\n").Approve(s.omar) - 1
+			s.Leaves[n] = []byte(strings.Replace(string(s.Leaves[n]), `"groups":["ops"],"evidence"`, `"groups":["ops","chiefs"],"evidence"`, 1))
+		}, []string{reconcile.DecisionAltered, reconcile.PolicyWithoutQuorum}},
 		"a policy that somebody else approved": {func(s *scene) { s.Propose(s.olga, history.Document+"# two\n").Approve(s.omar) }, nil},
 		"a policy that its author approved": {func(s *scene) {
 			s.Propose(s.olga, history.Document+"# two\n").Approve(s.olga)
@@ -381,6 +422,11 @@ func TestExceptions(t *testing.T) {
 			r.Start()
 			r.Certificate()
 		}, []string{reconcile.RequestAltered, reconcile.CertWithoutQuorum}},
+		"a request with another reason than its terms": {func(s *scene) {
+			s.Ask(s.erin, s.Terms(s.erin, "databases", "db-1"))
+			last := s.Leaves[len(s.Leaves)-1]
+			s.Leaves[len(s.Leaves)-1] = []byte(strings.Replace(string(last), `"reason":"look at`, `"reason":"forget`, 1))
+		}, []string{reconcile.RequestAltered}},
 		"a decision with another verdict than its statement": {func(s *scene) {
 			r := s.Ask(s.erin, s.Terms(s.erin, "databases", "db-1"))
 			r.Decide(s.liam, api.Deny)

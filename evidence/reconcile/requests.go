@@ -72,6 +72,9 @@ func (g *Engine) created(e *populations.Event, d event.RequestCreated) {
 		g.report(RequestAltered, e, -1, "its terms cannot be read, or are of another request or person, or not what their hash says")
 		return
 	}
+	if !tellsTerms(d, r.terms) {
+		g.report(RequestAltered, e, -1, "the event says otherwise than the terms in it")
+	}
 	r.key = r.terms.PublicKey
 	g.checkVersion(e, r.terms)
 	if r.terms.Extends != "" {
@@ -102,8 +105,8 @@ func (g *Engine) decided(e *populations.Event, d event.RequestDecided, idToken s
 		return
 	}
 	s, err := grant.ParseStatement(text)
-	if err != nil || string(s.Verdict) != d.Verdict || s.Approver.ID != e.Actor.ID {
-		g.report(DecisionAltered, e, r.event.Index, "its statement cannot be read, or is another's than the event says")
+	if err != nil || s.Approver.ID != e.Actor.ID || !tellsDecision(d, s) {
+		g.report(DecisionAltered, e, r.event.Index, "its statement cannot be read, or the event says otherwise than the statement")
 		return
 	}
 	ev := g.evidence(e, idToken)

@@ -42,7 +42,11 @@ rules:
     assurance: provider
     approvals:
       - slots: [{groups: [leads], count: 1}, {groups: [security], count: 1}]
+    emergency: {who: [engineers], duration: {default: 15m, max: 30m}, review: {by: [security], within: 24h}}
 `
+
+// SignedDocument is Document where the provider signs decisions on the policy too.
+var SignedDocument = strings.Replace(Document, "assurance: session", "assurance: provider", 1)
 
 // Request is an ask and what became of it.
 type Request struct {
@@ -114,11 +118,7 @@ func (r *Request) Statement(p Person, v api.Verdict) grant.Statement {
 	s := grant.Statement{Format: grant.StatementFormat, RequestID: r.ID, TermsHash: r.Hash, Verdict: v,
 		Approver: grant.StatementApprover{ID: p.ID, Issuer: Issuer, Subject: p.Subject}, Groups: groups, PolicyHash: r.Terms.PolicyHash,
 		Time: r.h.Now, Random: strings.Repeat("0", 32), Assurance: r.Terms.Rule.Assurance}
-	if s.Assurance == evidence.Session {
-		s.SignIn = &grant.StatementSignIn{AuthTime: r.h.Now.Add(-time.Minute), AMR: []string{}}
-	} else {
-		s.ClientID = Client
-	}
+	s.SignIn, s.ClientID = r.h.prove(s.Assurance)
 	return s
 }
 
@@ -130,13 +130,28 @@ func (r *Request) Say(p Person, s grant.Statement) int64 {
 	must(h.T, err)
 	d := event.RequestDecided{DecisionID: ids.New(ids.Decision), Verdict: string(s.Verdict), TermsHash: s.TermsHash, Groups: s.Groups,
 		Evidence: string(text), EvidenceHash: sum(text), Assurance: s.Assurance}
-	if s.Assurance == evidence.Provider {
-		d.KeysHash = h.seeKeys()
-		token := h.token(p, text, s.Groups)
-		h.tokens[d.DecisionID], d.IDTokenHash = token, sum([]byte(token))
-	}
+	d.IDTokenHash, d.KeysHash = h.sign(s.Assurance, d.DecisionID, p, text, s.Groups)
 	r.Decisions = append(r.Decisions, d.EvidenceHash)
 	return h.add(p, r.subject(), d)
+}
+
+// sign has the provider sign a statement, if that is its assurance, and returns the
+// hashes of the ID token and of the note about its keys.
+func (h *History) sign(assurance, id string, p Person, text []byte, groups []string) (token, keys string) {
+	if assurance != evidence.Provider {
+		return "", ""
+	}
+	keys = h.seeKeys()
+	h.tokens[id] = h.token(p, text, groups)
+	return sum([]byte(h.tokens[id])), keys
+}
+
+// prove fills in how somebody proves what they say.
+func (h *History) prove(assurance string) (signIn *grant.StatementSignIn, client string) {
+	if assurance == evidence.Provider {
+		return nil, Client
+	}
+	return &grant.StatementSignIn{AuthTime: h.Now.Add(-time.Minute), AMR: []string{}}, ""
 }
 
 func (h *History) seeKeys() string {
@@ -245,7 +260,7 @@ func (h *History) Emergency(p Person, rule, host string) *Request {
 	}
 	t.Rule.Extend, t.Duration = nil, grant.Short(r.Emergency.DefaultDuration)
 	t.Emergency = &grant.TermsEmergency{Told: append(t.Groups(), r.Emergency.ReviewBy...), ReviewGroups: r.Emergency.ReviewBy,
-		ReviewBy: t.CreatedAt.Add(r.Emergency.ReviewWithin)}
+		ReviewBy: t.CreatedAt.Add(r.Emergency.ReviewWithin), Assurance: string(r.Assurance)}
 	q := h.Ask(p, t)
 	h.Now = t.CreatedAt // all at one time
 	h.add(p, q.subject(), event.EmergencyStarted{TermsHash: q.Hash, Host: t.Host.Name, Login: t.Login, Reason: t.Reason,
@@ -257,16 +272,31 @@ func (h *History) Emergency(p Person, rule, host string) *Request {
 
 // Review signs an emergency off.
 func (r *Request) Review(p Person) int64 {
+	r.h.T.Helper()
+	return r.SayReview(p, r.ReviewStatement(p))
+}
+
+// ReviewStatement is what somebody would say who reviews the emergency.
+func (r *Request) ReviewStatement(p Person) grant.ReviewStatement {
 	h := r.h
-	h.T.Helper()
 	s := grant.ReviewStatement{Format: grant.ReviewFormat, RequestID: r.ID, TermsHash: r.Hash, Verdict: api.Justified,
 		Reviewer: grant.StatementApprover{ID: p.ID, Issuer: Issuer, Subject: p.Subject}, Groups: p.Groups, PolicyHash: r.Terms.PolicyHash,
 		Comment: "the dashboards agree", Late: !h.Now.Before(r.Terms.Emergency.ReviewBy),
-		SignIn: &grant.StatementSignIn{AuthTime: h.Now, AMR: []string{}}, Time: h.Now, Random: strings.Repeat("0", 32)}
+		Assurance: r.Terms.Emergency.Assurance, Time: h.Now, Random: strings.Repeat("0", 32)}
+	s.SignIn, s.ClientID = h.prove(s.Assurance)
+	return s
+}
+
+// SayReview records a review, signed by the provider if that is its assurance.
+func (r *Request) SayReview(p Person, s grant.ReviewStatement) int64 {
+	h := r.h
+	h.T.Helper()
 	text, err := s.Encode()
 	must(h.T, err)
-	return h.add(p, r.subject(), event.ReviewGiven{ReviewID: ids.New(ids.Review), Verdict: s.Verdict, Comment: s.Comment, Late: s.Late,
-		TermsHash: r.Hash, Groups: s.Groups, Evidence: string(text), EvidenceHash: sum(text)})
+	d := event.ReviewGiven{ReviewID: ids.New(ids.Review), Verdict: s.Verdict, Comment: s.Comment, Late: s.Late,
+		TermsHash: r.Hash, Groups: s.Groups, Evidence: string(text), EvidenceHash: sum(text), Assurance: s.Assurance}
+	d.IDTokenHash, d.KeysHash = h.sign(s.Assurance, d.ReviewID, p, text, s.Groups)
+	return h.add(p, r.subject(), d)
 }
 
 // Propose proposes a policy, and Approve has somebody approve and activate it.
@@ -291,7 +321,11 @@ type Proposal struct {
 	hash     string
 	author   Person
 	document string
+	token    string // subject of the approver's ID token, if not the approver's
 }
+
+// TokenOf has the provider sign the approval as another person's.
+func (q *Proposal) TokenOf(subject string) { q.token = subject }
 
 // Approve has somebody approve it, which puts it into force.
 func (q *Proposal) Approve(p Person) int64 {
@@ -299,12 +333,18 @@ func (q *Proposal) Approve(p Person) int64 {
 	h.T.Helper()
 	s := grant.PolicyStatement{Format: grant.PolicyDecisionFormat, ProposalID: q.s.ProposalID, ProposalHash: q.hash, DocumentHash: q.s.DocumentHash,
 		PolicyHash: h.Policy.Hash, Verdict: api.Approve, Approver: grant.StatementApprover{ID: p.ID, Issuer: Issuer, Subject: p.Subject},
-		Groups: p.Groups, Time: h.Now, Random: strings.Repeat("0", 32), Assurance: evidence.Session,
-		SignIn: &grant.StatementSignIn{AuthTime: h.Now, AMR: []string{}}}
+		Groups: p.Groups, Time: h.Now, Random: strings.Repeat("0", 32), Assurance: string(h.Policy.Assurance)}
+	s.SignIn, s.ClientID = h.prove(s.Assurance)
 	text, err := s.Encode()
 	must(h.T, err)
-	h.add(p, event.Subject{PersonID: q.author.ID}, event.PolicyDecided{ProposalID: s.ProposalID, DecisionID: ids.New(ids.Decision), Verdict: "approve",
-		ProposalHash: q.hash, Groups: p.Groups, Evidence: string(text), EvidenceHash: sum(text)})
+	d := event.PolicyDecided{ProposalID: s.ProposalID, DecisionID: ids.New(ids.Decision), Verdict: "approve",
+		ProposalHash: q.hash, Groups: p.Groups, Evidence: string(text), EvidenceHash: sum(text), Assurance: s.Assurance}
+	signer := p
+	if q.token != "" {
+		signer.Subject = q.token
+	}
+	d.IDTokenHash, d.KeysHash = h.sign(s.Assurance, d.DecisionID, signer, text, s.Groups)
+	h.add(p, event.Subject{PersonID: q.author.ID}, d)
 	return h.Activate(q.document, event.PolicyActivated{ProposalID: s.ProposalID, ProposalHash: q.hash, EvidenceHash: sum(text),
 		Author: q.author.ID, Approver: p.ID})
 }

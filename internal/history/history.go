@@ -49,7 +49,7 @@ type History struct {
 	Policy  *policy.Policy // in force; its Version counts from 1
 	CA      ssh.Signer
 	Serial  uint64
-	tokens  map[string]string // by decision
+	tokens  map[string]string // by statement
 	texts   map[string][]byte // policies by hash
 	keys    string            // hash of the newest note about the provider's keys
 	keysAt  time.Time
@@ -113,6 +113,9 @@ func (h *History) Ref() event.PolicyRef {
 
 // Forget loses what the database keeps beside the log.
 func (h *History) Forget() { h.tokens, h.texts = map[string]string{}, map[string][]byte{} }
+
+// ForgetTokens loses the ID tokens only.
+func (h *History) ForgetTokens() { h.tokens = map[string]string{} }
 
 // Person makes somebody up.
 func (h *History) Person(name string, groups ...string) Person {
@@ -253,12 +256,12 @@ func (h *History) Document(hash string) ([]byte, bool) {
 	return text, ok
 }
 
-// IDTokens are those of the decisions.
-func (h *History) IDTokens(_ context.Context, decisions []string) (map[string]string, error) {
+// IDTokens are those of the statements, by their ids.
+func (h *History) IDTokens(_ context.Context, statements []string) (map[string]string, error) {
 	out := map[string]string{}
-	for _, d := range decisions {
-		if t, ok := h.tokens[d]; ok {
-			out[d] = t
+	for _, s := range statements {
+		if t, ok := h.tokens[s]; ok {
+			out[s] = t
 		}
 	}
 	return out, nil

@@ -25,7 +25,7 @@ const catalogue = "../../docs/problems.md"
 
 // rooms are where a call of the API or a page can be refused. What the programs
 // refuse at their start, or on a person's own computer, is no problem's type.
-var rooms = []string{"approvals", "audit", "broker", "server"}
+var rooms = []string{"approvals", "audit", "broker", "evidence", "server"}
 
 // TestEveryProblemIsDocumented reads all declarations of refusals and problems in
 // the source: each code means one thing, says it in one way, and stands in
