@@ -2,7 +2,6 @@ package evidence
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"testing"
 	"time"
@@ -119,16 +118,6 @@ func (r *room) download(s *Service, id string) pack.Verdict {
 func (r *room) events(of string) int {
 	r.t.Helper()
 	return len(audittest.Leaves(r.t, r.log, r.clock.Now(), of))
-}
-
-// superuser runs statements as the database's.
-func (r *room) superuser(sql string, args ...any) {
-	r.t.Helper()
-	conn, err := pgx.Connect(r.t.Context(), r.db.AdminURL)
-	r.must(err)
-	defer conn.Close(context.WithoutCancel(r.t.Context()))
-	_, err = conn.Exec(r.t.Context(), sql, args...)
-	r.must(err)
 }
 
 // grow adds events to the log.
