@@ -84,6 +84,8 @@ type Service struct {
 	looking sync.Mutex   // held while it finds out
 	older   sync.Map     // policies by version, of those that grants still name and that are in force no more
 	forged  sync.Map     // versions in the database that nobody vouches for, and that were told of
+
+	settled settledWeeks // figures that do not change any more; see Trends
 }
 
 // New finds the policy in force, or puts the first version into force, and returns

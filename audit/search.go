@@ -16,8 +16,8 @@ const (
 	// MaxSearchText is how many characters a search by text may have.
 	MaxSearchText = 200
 	// textBudget and keyBudget are how many blocks one search reads at most, with
-	// and without words: 8,192 and 65,536 entries.
-	textBudget, keyBudget = 32, 256
+	// and without words: 6,144 and 40,960 entries.
+	textBudget, keyBudget = 24, 160
 	// digestAtOnce is how many blocks the sequencer has summed up in one go, in its
 	// free time.
 	digestAtOnce = 16
@@ -151,7 +151,7 @@ func (l *Log) candidates(ctx context.Context, f Filter, from, to time.Time, belo
 	for b := newest; b >= digested && b >= 0 && len(blocks) < most; b-- {
 		blocks = append(blocks, b)
 	}
-	where, args := "block <= $1 AND until >= $2 AND since < $3", []any{newest, from, to}
+	where, args := "block + 0 <= $1 AND until >= $2 AND since < $3", []any{newest, from, to}
 	if keys := f.keys(); len(keys) > 0 {
 		args = append(args, keys)
 		where += fmt.Sprintf(" AND keys @> $%d", len(args))
@@ -160,15 +160,26 @@ func (l *Log) candidates(ctx context.Context, f Filter, from, to time.Time, belo
 		args = append(args, f.Text)
 		where += " AND words @@ (" + strings.ReplaceAll(words, "$TEXT", fmt.Sprintf("$%d", len(args))) + ")"
 	}
-	// MATERIALIZED, or PostgreSQL would rather go through the blocks one by one in
-	// the hope that many fit.
-	rows, err := l.cfg.Pool.Query(ctx, fmt.Sprintf(`
-		WITH fitting AS MATERIALIZED (SELECT block FROM audit.blocks WHERE %s)
-		SELECT block FROM fitting ORDER BY block DESC LIMIT %d`, where, most-len(blocks)), args...)
-	if err != nil {
-		return nil, fmt.Errorf("searching blocks: %w", err)
-	}
-	more, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	// PostgreSQL believes that the table is small, as keys and words lie beside it,
+	// and would rather unpack them block by block. MATERIALIZED, "+ 0" and the
+	// setting leave it the index that has both.
+	unpacks := len(args) > 3
+	var more []int64
+	err := pgx.BeginTxFunc(ctx, l.cfg.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if unpacks {
+			if _, err := tx.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+				return err
+			}
+		}
+		rows, err := tx.Query(ctx, fmt.Sprintf(`
+			WITH fitting AS MATERIALIZED (SELECT block FROM audit.blocks WHERE %s)
+			SELECT block FROM fitting ORDER BY block DESC LIMIT %d`, where, most-len(blocks)), args...)
+		if err != nil {
+			return err
+		}
+		more, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("searching blocks: %w", err)
 	}

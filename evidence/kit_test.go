@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"

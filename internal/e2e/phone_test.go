@@ -104,7 +104,7 @@ func TestEveryPageOnAPhone(t *testing.T) {
 		{security, []string{"/approvals", "/requests/" + emergency.ID}},
 		{operator, []string{"/", "/hosts", "/hosts/db-1", "/hosts/db-1/reach?login=dba", "/policy", "/policy/proposals/new", "/people", "/people/" + me.Person.ID, "/notifications",
 			"/delegations", "/requests"}},
-		{auditor, []string{"/log", "/log/events/0", "/log/events/3", "/log?type=request.", "/evidence", "/evidence/" + pack.ID,
+		{auditor, []string{"/log", "/log/events/0", "/log/events/3", "/log?type=request.", "/log?host=db-1", "/log?request=" + emergency.ID, "/trends", "/evidence", "/evidence/" + pack.ID,
 			"/requests/" + emergency.ID, "/policy", "/people", "/reach?person=" + engineer}},
 	} {
 		t.Run(visit.who, func(t *testing.T) {

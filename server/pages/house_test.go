@@ -419,7 +419,8 @@ func (h *house) Search(_ context.Context, f audit.Filter) (audit.Found, error) {
 		return out, nil
 	}
 	for _, e := range slices.Backward(h.leaves) {
-		if len(out.Entries) < f.Limit && (f.Before == 0 || e.Index < f.Before) && strings.HasPrefix(e.Type, f.Type) && (f.RequestID == "" || strings.Contains(string(e.Leaf), f.RequestID)) {
+		if len(out.Entries) < f.Limit && (f.Before == 0 || e.Index < f.Before) && strings.HasPrefix(e.Type, f.Type) && (f.RequestID == "" || strings.Contains(string(e.Leaf), f.RequestID)) &&
+			(f.HostID == "" || strings.Contains(string(e.Leaf), f.HostID)) && (f.PersonID == "" || strings.Contains(string(e.Leaf), f.PersonID)) {
 			out.Entries = append(out.Entries, e)
 		}
 	}

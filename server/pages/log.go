@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,10 @@ type logPage struct {
 	Items       []api.Event
 	First, Next string
 	Since       *time.Time // of the last event that was looked at, if the search stopped early
+
+	Timeline         *timeline // instead of the table, if the log is about one thing
+	Table            bool      // a table is wanted all the same
+	AsStory, AsTable string    // addresses of the two
 }
 
 // logFilter is the filter as the person wrote it.
@@ -31,10 +36,40 @@ type logFilter struct {
 	Type, Request, Person, Host string
 	From, To                    string // UTC
 	Text                        string
+	Zone                        string // whose clock tells a timeline's days
+}
+
+// subject is what the log is about, if it is one thing: request, host or person.
+func (f logFilter) subject() string {
+	switch {
+	case f.Request != "":
+		return "request"
+	case f.Host != "":
+		return "host"
+	case f.Person != "":
+		return "person"
+	}
+	return ""
+}
+
+// Narrowed reports whether more is filtered than what a timeline is about.
+func (f logFilter) Narrowed() bool {
+	switch f.subject() {
+	case "request":
+		f.Request = ""
+	case "host":
+		f.Host = ""
+	case "person":
+		f.Person = ""
+	}
+	return f.Any()
 }
 
 // Any reports whether anything is filtered.
-func (f logFilter) Any() bool { return f != logFilter{} }
+func (f logFilter) Any() bool {
+	f.Zone = ""
+	return f != logFilter{}
+}
 
 // Kinds are the choices of the filter by type: prefixes of the catalogue's types.
 func (f logFilter) Kinds() [][2]string {
@@ -58,8 +93,11 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 	field := func(name string) string { return strings.TrimSpace(q.Get(name)) }
 	page := logPage{Filter: logFilter{
 		Type: field("type"), Request: field("request"), Person: field("person"), Host: field("host"),
-		From: field("from"), To: field("to"), Text: field("text"),
-	}}
+		From: field("from"), To: field("to"), Text: field("text"), Zone: field("zone"),
+	}, Table: q.Get("view") == "table"}
+	if ids.Valid(ids.Request, page.Filter.Text) { // pasted where one looks for anything
+		page.Filter.Request, page.Filter.Text = page.Filter.Text, ""
+	}
 	f := audit.Filter{Type: page.Filter.Type, RequestID: page.Filter.Request, PersonID: page.Filter.Person,
 		HostID: page.Filter.Host, Text: page.Filter.Text, Limit: pageSize}
 	var err error
@@ -80,9 +118,6 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 			f.HostID = h.ID
 		}
 	}
-	if ids.Valid(ids.Request, f.Text) { // pasted where one looks for anything
-		f.RequestID, f.Text = f.Text, ""
-	}
 	found, err := p.cfg.Log.Search(r.Context(), f)
 	if err != nil {
 		return err
@@ -102,8 +137,21 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 		page.Since = &last.Time
 	}
 	page.First, page.Next = paging(r.URL, "before", next)
+	if page.Timeline, err = p.timeline(r, c, page, f); err != nil {
+		return err
+	}
+	page.AsStory, page.AsTable = withView(r.URL, ""), withView(r.URL, "table")
 	web.Render(w, r, http.StatusOK, "log", page)
 	return nil
+}
+
+// withView is the address of the same events in another view.
+func withView(u *url.URL, view string) string {
+	q := u.Query()
+	if q.Del("view"); view != "" {
+		q.Set("view", view)
+	}
+	return u.Path + "?" + q.Encode()
 }
 
 // filterTime reads a time as a browser's datetime field writes it, in UTC, or as

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	h := newHouse(clock.System).furnish()
+	h.happened()
 	h.lend("security", nil)
 	h.lend("natarajan", func(d *api.Delegation) {
 		d.State, d.MadeBy, d.From = "planned", h.person("operator"), d.Until.Add(-time.Hour)

@@ -54,6 +54,7 @@ type Approvals interface {
 	Policies
 	Drafts
 	Delegations
+	Trends
 }
 
 // Broker is what pages need of the broker.
@@ -145,6 +146,7 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Post("/policy/proposals/{id}/approve", p.signedIn(p.decideProposal(api.Approve)))
 	r.Post("/policy/proposals/{id}/deny", p.signedIn(p.decideProposal(api.Deny)))
 	r.Post("/policy/proposals/{id}/withdraw", p.signedIn(p.withdrawProposal))
+	r.Get(TrendsPath, p.signedIn(p.trends))
 	r.Get("/log", p.auditors(p.log))
 	r.Get("/log/events/{index}", p.auditors(p.event))
 	r.Get("/log/events/{index}/leaf", p.auditors(p.leaf))

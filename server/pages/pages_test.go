@@ -94,6 +94,7 @@ func everywhere(h *house) []string {
 		paths = append(paths, "/requests/"+r.ID, "/requests/"+r.ID+"/decide?verdict=approve&comment="+url.QueryEscape(hostile))
 	}
 	odd := url.QueryEscape(hostile)
+	paths = append(paths, "/trends", "/trends?weeks="+odd, "/log?host=db-1", "/log?host="+odd+"&zone=UTC&text="+odd, "/log?request="+odd+"&view="+odd)
 	paths = append(paths, "/people", "/people?q="+odd+"&removed="+odd, "/people/"+h.people["engineer"].ID, "/people/"+odd,
 		"/requests/new?start_date="+odd+"&start_time="+odd+"&zone="+odd, "/requests/new?not_before="+odd)
 	return append(paths, "/why", "/why?host=db-1&login=dba", "/why?host="+odd+"&login="+odd+"&for="+odd+"&person="+odd, "/why?host=db-1&login="+odd,

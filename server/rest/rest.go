@@ -91,6 +91,7 @@ func New(cfg Config) (*API, error) {
 	a.explain()
 	a.audit()
 	a.packs()
+	a.trends()
 	a.notifications()
 	a.delegations()
 	a.policy()

@@ -137,6 +137,14 @@
     zone.value = local;
   };
 
+  // A timeline's days are those of the reader's clock, unless the address names another.
+  const ownClock = () => {
+    const local = Intl.DateTimeFormat().resolvedOptions().timeZone, address = new URL(location.href);
+    if (!local || local === "UTC" || address.searchParams.has("zone")) return;
+    address.searchParams.set("zone", local);
+    location.replace(address);
+  };
+
   // The form for a new request: shows what would happen while it is filled in.
 
   const ask = (form) => {
@@ -230,6 +238,7 @@
   const live = document.getElementById("live");
   if (live?.dataset.changes || live?.dataset.refresh) follow(live);
   for (const zone of document.querySelectorAll("[data-zone]")) onMyClock(zone);
+  if (document.querySelector("[data-own-clock]")) ownClock();
   const form = document.getElementById("ask");
   if (form) ask(form);
 })();
