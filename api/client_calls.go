@@ -161,16 +161,17 @@ type EventFilter struct {
 	From    time.Time
 	To      time.Time
 	Text    string // words, the last of which may go on
-	Before  string // cursor
+	Before  string // cursor: next of a page
+	After   string // cursor: previous of a page; not with Before
 	Limit   int
 }
 
 // Events lists the log, newest first; a page may be short and still have a next.
 // Auditors only, as are the next two.
-func (c *Client) Events(ctx context.Context, f EventFilter) (Page[Event], error) {
-	return fetch[Page[Event]](ctx, c, v1(http.MethodGet, "audit", "events").where(query(
+func (c *Client) Events(ctx context.Context, f EventFilter) (EventPage, error) {
+	return fetch[EventPage](ctx, c, v1(http.MethodGet, "audit", "events").where(query(
 		"type", f.Type, "request", f.Request, "person", f.Person, "host", f.Host,
-		"from", moment(f.From), "to", moment(f.To), "text", f.Text, "before", f.Before, "limit", number(f.Limit))))
+		"from", moment(f.From), "to", moment(f.To), "text", f.Text, "before", f.Before, "after", f.After, "limit", number(f.Limit))))
 }
 
 // Event is one event with its leaf.

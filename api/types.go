@@ -411,6 +411,12 @@ type Page[T any] struct {
 	Next  string `json:"next,omitempty" doc:"Cursor of the next page; empty on the last"`
 }
 
+// EventPage is one page of the log, newest first.
+type EventPage struct {
+	Page[Event]
+	Previous string `json:"previous,omitempty" doc:"Cursor of the page with newer events, for after; empty on the first"`
+}
+
 // Problem is an error as RFC 9457 has it, with a hint.
 type Problem struct {
 	Type     string         `json:"type,omitempty"`

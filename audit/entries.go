@@ -90,6 +90,7 @@ type Filter struct {
 	From, To  time.Time // From is within, To is not
 	Text      string    // words that it has, the last of which may go on; only for Search
 	Before    int64     // only entries with a lower index; 0 means from the newest
+	After     int64     // only entries with a higher index, from there on; not with Before
 	Limit     int       // 1 to 200; 0 means 50
 }
 
@@ -144,7 +145,7 @@ func (l *Log) Entries(ctx context.Context, f Filter) ([]Entry, error) {
 	// seen exactly once.
 	var b strings.Builder
 	b.WriteString("SELECT index, event_id, type, time, leaf FROM (")
-	if f.RequestID != "" && f.Before == 0 {
+	if f.RequestID != "" && f.Before == 0 && f.After == 0 {
 		b.WriteString("SELECT -1::bigint AS index, event_id, type, time, leaf, arrival FROM audit.pending WHERE " + where + " UNION ALL ")
 	}
 	b.WriteString("(SELECT index, event_id, type, time, leaf, NULL::bigint AS arrival FROM audit.entries WHERE " + where)
@@ -152,8 +153,14 @@ func (l *Log) Entries(ctx context.Context, f Filter) ([]Entry, error) {
 		args = append(args, f.Before)
 		fmt.Fprintf(&b, " AND index < $%d", len(args))
 	}
+	order := "DESC"
+	if f.After > 0 {
+		args = append(args, f.After)
+		fmt.Fprintf(&b, " AND index > $%d", len(args))
+		order = "ASC" // the nearest
+	}
 	args = append(args, f.Limit)
-	fmt.Fprintf(&b, " ORDER BY index DESC LIMIT $%d)) AS found", len(args))
+	fmt.Fprintf(&b, " ORDER BY index %s LIMIT $%d)) AS found", order, len(args))
 	fmt.Fprintf(&b, " ORDER BY arrival DESC NULLS LAST, index DESC LIMIT $%d", len(args))
 
 	rows, err := l.cfg.Pool.Query(ctx, b.String(), args...)

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,8 +30,12 @@ type Found struct {
 	// Next is where the search goes on: Filter.Before of the next page. 0 says that
 	// there is no more.
 	Next int64
+	// Newer is where the page before this one is: its Filter.After. 0 says that there
+	// is no newer one.
+	Newer int64
 	// Thorough is false if the search stopped before the page was full, because it
-	// had read as much as one search may; there may be more from Next on.
+	// had read as much as one search may; there may be more from Next on, or with a
+	// Filter.After from Newer on.
 	Thorough bool
 }
 
@@ -45,26 +50,52 @@ func (l *Log) Search(ctx context.Context, f Filter) (Found, error) {
 	if utf8.RuneCountInString(f.Text) > MaxSearchText || strings.ContainsRune(f.Text, 0) {
 		return Found{}, ErrFilter.On("text")
 	}
-	if f.RequestID != "" || f.unfiltered() {
-		entries, err := l.Entries(ctx, f) // by an index of its own, which knows what waits
-		if err != nil {
-			return Found{}, err
-		}
-		return page(entries, f.Limit), nil
-	}
 	if f.Limit < 0 || f.Limit > 200 {
 		return Found{}, ErrFilter.On("limit")
 	}
-	return l.searchBlocks(ctx, f)
+	if f.Before > 0 && f.After > 0 {
+		return Found{}, ErrFilter.On("after")
+	}
+	var found Found
+	var err error
+	if f.RequestID != "" || f.unfiltered() { // by an index of its own, which knows what waits
+		found.Thorough = true
+		found.Entries, err = l.Entries(ctx, f)
+	} else {
+		found, err = l.searchBlocks(ctx, f)
+	}
+	if err != nil {
+		return Found{}, err
+	}
+	full := len(found.Entries) == f.Limit
+	if f.After > 0 && found.Thorough && !full { // there are not so many newer ones: this is the first page
+		f.After = 0
+		return l.Search(ctx, f)
+	}
+	return found.paged(f, full), nil
 }
 
-// page is a page of entries that are all there are, up to the limit.
-func page(entries []Entry, limit int) Found {
-	out := Found{Entries: entries, Thorough: true}
-	if n := len(entries); n == limit && entries[n-1].Index > 0 {
-		out.Next = entries[n-1].Index
+// paged says where the pages beside a page are. Entries that wait have no index,
+// and are on the first page only.
+func (found Found) paged(f Filter, full bool) Found {
+	newest, oldest := f.Before-1, f.After+1 // of a page with nothing on it
+	if n := len(found.Entries); n > 0 {
+		newest, oldest = found.Entries[0].Index, found.Entries[n-1].Index
 	}
-	return out
+	switch {
+	case f.After > 0:
+		found.Next = max(0, oldest)
+		if full {
+			found.Newer = newest
+		}
+	case full:
+		found.Next = max(0, oldest)
+	}
+	if f.Before > 0 {
+		found.Newer = max(0, newest)
+	}
+	found.Thorough = found.Thorough || full
+	return found
 }
 
 // unfiltered reports whether every entry fits.
@@ -97,10 +128,97 @@ func (f Filter) budget() int {
 const words = `CASE WHEN numnode(plainto_tsquery('pg_catalog.simple', $TEXT)) = 0 THEN NULL
 	ELSE (plainto_tsquery('pg_catalog.simple', $TEXT)::text || ':*')::tsquery END`
 
-// searchBlocks goes through the blocks from the newest on. Those that are not
-// summed up yet could hold anything.
+// stretch is the entries that one search is about: from one index on, below
+// another, and in which order it goes through them.
+type stretch struct {
+	from, below int64
+	upward      bool
+}
+
+// order is how SQL says it.
+func (s stretch) order() string {
+	if s.upward {
+		return "ASC"
+	}
+	return "DESC"
+}
+
+// searchBlocks goes through the blocks, from the newest on, or with an After from
+// there upward. Those that are not summed up yet could hold anything.
 func (l *Log) searchBlocks(ctx context.Context, f Filter) (Found, error) {
 	where, args := f.where()
+	var size, digested int64
+	if err := l.cfg.Pool.QueryRow(ctx, `
+		SELECT h.size, (SELECT coalesce(max(block) + 1, 0) FROM audit.blocks) FROM audit.head AS h WHERE h.one_row`,
+	).Scan(&size, &digested); err != nil {
+		return Found{}, fmt.Errorf("searching: %w", err)
+	}
+	s := stretch{below: size, upward: f.After > 0}
+	if f.Before > 0 {
+		s.below = min(size, f.Before)
+	}
+	if f.After > 0 {
+		s.from = f.After + 1
+	}
+	blocks, err := l.candidates(ctx, f, s, digested)
+	if err != nil {
+		return Found{}, err
+	}
+	found := Found{Thorough: len(blocks) <= f.budget()}
+	blocks = blocks[:min(len(blocks), f.budget())]
+	for read, chunk := 0, 2; read < len(blocks) && len(found.Entries) < f.Limit; read, chunk = read+chunk, 2*chunk {
+		entries, err := l.inBlocks(ctx, where, args, blocks[read:min(read+chunk, len(blocks))], s, f.Limit-len(found.Entries))
+		if err != nil {
+			return Found{}, err
+		}
+		found.Entries = append(found.Entries, entries...)
+	}
+	if s.upward {
+		slices.Reverse(found.Entries)
+	}
+	if !found.Thorough {
+		last := blocks[len(blocks)-1]
+		if s.upward {
+			found.Newer = last*blockSize + blockSize - 1
+		} else {
+			found.Next = last * blockSize
+		}
+	}
+	return found, nil
+}
+
+// candidates are the blocks of the stretch, in its order, that could hold what
+// fits: one more than a search reads, if there are so many.
+func (l *Log) candidates(ctx context.Context, f Filter, s stretch, digested int64) ([]int64, error) {
+	if s.from >= s.below {
+		return nil, nil
+	}
+	most := f.budget() + 1
+	first, last := s.from/blockSize, (s.below-1)/blockSize
+	var fresh []int64 // not summed up
+	if s.upward {
+		for b := max(first, digested); b <= last && len(fresh) < most; b++ {
+			fresh = append(fresh, b)
+		}
+	} else {
+		for b := last; b >= max(first, digested) && len(fresh) < most; b-- {
+			fresh = append(fresh, b)
+		}
+	}
+	summed, err := l.fitting(ctx, f, s, first, min(last, digested-1), most)
+	if err != nil {
+		return nil, fmt.Errorf("searching blocks: %w", err)
+	}
+	all := append(fresh, summed...)
+	if s.upward {
+		all = append(summed, fresh...)
+	}
+	return all[:min(most, len(all))], nil
+}
+
+// fitting are the blocks from the first to the last whose sums say that they could
+// hold what fits.
+func (l *Log) fitting(ctx context.Context, f Filter, s stretch, first, last int64, most int) (blocks []int64, err error) {
 	from, to := f.From, f.To
 	if from.IsZero() {
 		from = time.Unix(0, 0)
@@ -108,51 +226,9 @@ func (l *Log) searchBlocks(ctx context.Context, f Filter) (Found, error) {
 	if to.IsZero() {
 		to = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
-	var next int64 // entries from here on have been looked at, or are not wanted
-	var digested int64
-	if err := l.cfg.Pool.QueryRow(ctx, `
-		SELECT h.size, (SELECT coalesce(max(block) + 1, 0) FROM audit.blocks) FROM audit.head AS h WHERE h.one_row`,
-	).Scan(&next, &digested); err != nil {
-		return Found{}, fmt.Errorf("searching: %w", err)
-	}
-	if f.Before > 0 {
-		next = min(next, f.Before)
-	}
-
-	blocks, err := l.candidates(ctx, f, from, to, next, digested)
-	if err != nil {
-		return Found{}, err
-	}
-	found := Found{Thorough: len(blocks) <= f.budget()}
-	blocks = blocks[:min(len(blocks), f.budget())]
-	for read, chunk := 0, 2; read < len(blocks); read, chunk = read+chunk, 2*chunk {
-		entries, err := l.inBlocks(ctx, where, args, blocks[read:min(read+chunk, len(blocks))], next, f.Limit-len(found.Entries))
-		if err != nil {
-			return Found{}, err
-		}
-		found.Entries = append(found.Entries, entries...)
-		if len(found.Entries) == f.Limit {
-			found.Next, found.Thorough = found.Entries[f.Limit-1].Index, true
-			return found, nil
-		}
-	}
-	if !found.Thorough {
-		found.Next = blocks[len(blocks)-1] * blockSize
-	}
-	return found, nil
-}
-
-// candidates are the blocks, from the newest on, that could hold what fits below
-// the index: one more than a search reads, if there are so many.
-func (l *Log) candidates(ctx context.Context, f Filter, from, to time.Time, below, digested int64) ([]int64, error) {
-	most := f.budget() + 1
-	newest := (below - 1) / blockSize
-	var blocks []int64
-	for b := newest; b >= digested && b >= 0 && len(blocks) < most; b-- {
-		blocks = append(blocks, b)
-	}
-	where, args := "block + 0 <= $1 AND until >= $2 AND since < $3", []any{newest, from, to}
-	if keys := f.keys(); len(keys) > 0 {
+	where, args := "block + 0 BETWEEN $1 AND $2 AND until >= $3 AND since < $4", []any{first, last, from, to}
+	keys := f.keys()
+	if len(keys) > 0 {
 		args = append(args, keys)
 		where += fmt.Sprintf(" AND keys @> $%d", len(args))
 	}
@@ -163,40 +239,36 @@ func (l *Log) candidates(ctx context.Context, f Filter, from, to time.Time, belo
 	// PostgreSQL believes that the table is small, as keys and words lie beside it,
 	// and would rather unpack them block by block. MATERIALIZED, "+ 0" and the
 	// setting leave it the index that has both.
-	unpacks := len(args) > 3
-	var more []int64
-	err := pgx.BeginTxFunc(ctx, l.cfg.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if unpacks {
+	err = pgx.BeginTxFunc(ctx, l.cfg.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if len(keys) > 0 || f.Text != "" {
 			if _, err := tx.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
 				return err
 			}
 		}
 		rows, err := tx.Query(ctx, fmt.Sprintf(`
 			WITH fitting AS MATERIALIZED (SELECT block FROM audit.blocks WHERE %s)
-			SELECT block FROM fitting ORDER BY block DESC LIMIT %d`, where, most-len(blocks)), args...)
+			SELECT block FROM fitting ORDER BY block %s LIMIT %d`, where, s.order(), most), args...)
 		if err != nil {
 			return err
 		}
-		more, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		blocks, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("searching blocks: %w", err)
-	}
-	return append(blocks, more...), nil
+	return blocks, err
 }
 
-// inBlocks reads the entries of the blocks, below the index, that fit.
-func (l *Log) inBlocks(ctx context.Context, where string, args []any, blocks []int64, below int64, limit int) ([]Entry, error) {
+// inBlocks reads the entries of the blocks, within the stretch and in its order,
+// that fit.
+func (l *Log) inBlocks(ctx context.Context, where string, args []any, blocks []int64, s stretch, limit int) ([]Entry, error) {
 	n := len(args)
 	rows, err := l.cfg.Pool.Query(ctx, fmt.Sprintf(`
 		SELECT e.index, e.event_id, e.type, e.time, e.leaf
-		FROM unnest($%d::bigint[]) AS b (block) CROSS JOIN LATERAL (
+		FROM unnest($%[1]d::bigint[]) AS b (block) CROSS JOIN LATERAL (
 			SELECT index, event_id, type, time, leaf FROM audit.entries
-			WHERE index >= %d * b.block AND index < least(%d * b.block + %d, $%d) AND %s
-			ORDER BY index DESC LIMIT $%d) AS e
-		ORDER BY e.index DESC LIMIT $%d`, n+1, blockSize, blockSize, blockSize, n+2, where, n+3, n+3),
-		append(args[:n:n], blocks, below, limit)...)
+			WHERE index >= greatest(%[5]d * b.block, $%[2]d) AND index < least(%[5]d * b.block + %[5]d, $%[3]d) AND %[6]s
+			ORDER BY index %[7]s LIMIT $%[4]d) AS e
+		ORDER BY e.index %[7]s LIMIT $%[4]d`, n+1, n+2, n+3, n+4, blockSize, where, s.order()),
+		append(args[:n:n], blocks, s.from, s.below, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("searching entries: %w", err)
 	}

@@ -127,6 +127,7 @@ func TestSearchFindsWhatFits(t *testing.T) {
 			if rapid.Bool().Draw(t, "to") {
 				f.To = at.Add(time.Duration(rapid.IntRange(0, 1400).Draw(t, "until")) * time.Second)
 			}
+			whole := f
 			var want, got []int64
 			for _, s := range slices.Backward(all) {
 				if s.fits(f) {
@@ -154,7 +155,47 @@ func TestSearchFindsWhatFits(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Fatalf("found %d entries %v, want %d %v", len(got), got, len(want), want)
 			}
+			comesBack(t, l, whole, got)
 		})
+	}
+}
+
+// comesBack goes from the last page of what was found back to the first, which
+// finds the same; what stands on two pages does so only at the top, where the first
+// page is as full as it can be.
+func comesBack(t *rapid.T, l *audit.Log, f audit.Filter, found []int64) {
+	if n := len(found); n > 0 && found[n-1] == 0 {
+		found = found[:n-1] // nothing is after what no cursor names
+	}
+	if len(found) == 0 {
+		return
+	}
+	f.After = found[len(found)-1]
+	got := map[int64]bool{f.After: true}
+	for range 500 {
+		page, err := l.Search(context.Background(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range page.Entries {
+			if i > 0 && page.Entries[i-1].Index <= e.Index {
+				t.Fatalf("a newer page is in the wrong order at %d", e.Index)
+			}
+			got[e.Index] = true
+		}
+		if f.After = page.Newer; f.After == 0 {
+			break
+		}
+	}
+	for _, index := range found {
+		if !got[index] {
+			t.Fatalf("on the way back %d is not found again", index)
+		}
+	}
+	for index := range got {
+		if index >= found[len(found)-1] && !slices.Contains(found, index) {
+			t.Fatalf("on the way back %d is found for the first time", index)
+		}
 	}
 }
 
@@ -163,6 +204,9 @@ func TestSearchTextIsText(t *testing.T) {
 	t.Parallel()
 	l, _, _ := start(t)
 	record(t, l, 3)
+	if _, err := l.Search(t.Context(), audit.Filter{Before: 3, After: 1}); !errors.Is(err, audit.ErrFilter) {
+		t.Errorf("both ways at once: %v", err)
+	}
 	for _, text := range []string{strings.Repeat("a", audit.MaxSearchText+1), "a\x00b"} {
 		if _, err := l.Search(t.Context(), audit.Filter{Text: text}); !errors.Is(err, audit.ErrFilter) {
 			t.Errorf("%q: %v", text[:3], err)
@@ -192,8 +236,12 @@ func TestSearchIsBounded(t *testing.T) {
 		t.Fatalf("found %d, next %d, thorough %t, %v", len(found.Entries), found.Next, found.Thorough, err)
 	}
 	rest, err := l.Search(t.Context(), audit.Filter{Text: "nowhere", Before: found.Next})
-	if err != nil || !rest.Thorough || rest.Next != 0 {
-		t.Fatalf("next %d, thorough %t, %v", rest.Next, rest.Thorough, err)
+	if err != nil || !rest.Thorough || rest.Next != 0 || rest.Newer != found.Next-1 {
+		t.Fatalf("next %d, newer %d, thorough %t, %v", rest.Next, rest.Newer, rest.Thorough, err)
+	}
+	up, err := l.Search(t.Context(), audit.Filter{Text: "nowhere", After: 1})
+	if err != nil || up.Thorough || len(up.Entries) != 0 || up.Newer == 0 || up.Next != 2 {
+		t.Fatalf("upward: found %d, newer %d, next %d, thorough %t, %v", len(up.Entries), up.Newer, up.Next, up.Thorough, err)
 	}
 }
 

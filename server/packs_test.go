@@ -22,7 +22,7 @@ func (k *kit) makePack(t *testing.T, in string) api.Pack {
 	p := get[api.Pack](t, k.do(t, "auditor", "POST", "/api/v1/audit/packs", in), 202)
 	for deadline := time.Now().Add(30 * time.Second); p.State == api.PackWaiting || p.State == api.PackRunning; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("pack %s is still %s", p.ID, p.State)
+			t.Fatalf("pack %s is still %s; the broker says:\n%s", p.ID, p.State, k.logged)
 		}
 		p = get[api.Pack](t, k.do(t, "auditor", "GET", "/api/v1/audit/packs/"+p.ID, ""), 200)
 	}

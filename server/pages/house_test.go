@@ -427,6 +427,7 @@ func (h *house) Search(_ context.Context, f audit.Filter) (audit.Found, error) {
 	if n := len(out.Entries); n == f.Limit {
 		out.Next = out.Entries[n-1].Index
 	}
+	out.Newer = max(0, f.Before-1)
 	return out, nil
 }
 

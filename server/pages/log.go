@@ -24,7 +24,9 @@ type logPage struct {
 	Filter      logFilter
 	Items       []api.Event
 	First, Next string
+	Newer       string
 	Since       *time.Time // of the last event that was looked at, if the search stopped early
+	Upward      bool       // from an older event on
 
 	Timeline         *timeline // instead of the table, if the log is about one thing
 	Table            bool      // a table is wanted all the same
@@ -107,9 +109,11 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 	if f.To, err = filterTime(page.Filter.To); err != nil {
 		return err
 	}
-	if before := q.Get("before"); before != "" {
-		if f.Before, err = strconv.ParseInt(before, 10, 64); err != nil || f.Before < 1 {
-			return audit.ErrFilter
+	for name, cursor := range map[string]*int64{"before": &f.Before, "after": &f.After} {
+		if at := q.Get(name); at != "" {
+			if *cursor, err = strconv.ParseInt(at, 10, 64); err != nil || *cursor < 1 {
+				return audit.ErrFilter
+			}
 		}
 	}
 	if f.HostID != "" {
@@ -125,24 +129,45 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 	for _, entry := range found.Entries {
 		page.Items = append(page.Items, entry.API(false))
 	}
-	next := ""
-	if found.Next > 0 {
-		next = strconv.FormatInt(found.Next, 10)
-	}
-	if !found.Thorough {
-		last, err := p.cfg.Log.Entry(r.Context(), found.Next)
+	if page.Upward = f.After > 0; !found.Thorough {
+		stopped := found.Next
+		if page.Upward {
+			stopped = found.Newer
+		}
+		last, err := p.cfg.Log.Entry(r.Context(), stopped)
 		if err != nil {
 			return err
 		}
 		page.Since = &last.Time
 	}
-	page.First, page.Next = paging(r.URL, "before", next)
+	page.First, page.Next, page.Newer = around(r.URL, found)
 	if page.Timeline, err = p.timeline(r, c, page, f); err != nil {
 		return err
 	}
 	page.AsStory, page.AsTable = withView(r.URL, ""), withView(r.URL, "table")
 	web.Render(w, r, http.StatusOK, "log", page)
 	return nil
+}
+
+// around gives the addresses of the first page, the next and the newer one; those
+// that are not there are empty.
+func around(u *url.URL, found audit.Found) (first, next, newer string) {
+	at := func(key string, cursor int64) string {
+		q := u.Query()
+		q.Del("before")
+		q.Del("after")
+		if key != "" {
+			q.Set(key, strconv.FormatInt(cursor, 10))
+		}
+		return u.Path + "?" + q.Encode()
+	}
+	if found.Next > 0 {
+		next = at("before", found.Next)
+	}
+	if found.Newer > 0 {
+		first, newer = at("", 0), at("after", found.Newer)
+	}
+	return first, next, newer
 }
 
 // withView is the address of the same events in another view.

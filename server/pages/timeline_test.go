@@ -100,6 +100,15 @@ func TestTimeline(t *testing.T) {
 		}
 	}
 
+	// Older and newer, in the same view.
+	older := v.page("auditor", "/log?host=db-1&view=table&before=30")
+	contains(t, older, `rel="prev" href="/log?after=29&amp;host=db-1&amp;view=table"`, `href="/log?host=db-1&amp;view=table">Newest`)
+	for _, cursors := range []string{"before=x", "after=x", "after=0", "after=-3", "before=99999999999999999999"} {
+		if w := v.get("auditor", "/log?"+cursors); w.Code != 422 {
+			t.Errorf("%s: %d", cursors, w.Code)
+		}
+	}
+
 	// The ways there, for those who may go.
 	for path, want := range map[string]string{
 		"/requests/" + r.ID:                  `href="/log?request=` + r.ID,

@@ -65,10 +65,11 @@ type eventsInput struct {
 	To      string `query:"to" maxLength:"40" doc:"Before this time, RFC 3339"`
 	Text    string `query:"text" maxLength:"800" example:"failover replica" doc:"Words that it has, in any order, the last of which may go on; at most 200 characters"`
 	Before  int64  `query:"before" minimum:"0" doc:"Only events with a lower index; next of the page before"`
+	After   int64  `query:"after" minimum:"0" doc:"Only events with a higher index, from there on; previous of the page after. Not with before"`
 	Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 }
 
-func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput) (*body[api.Page[api.Event]], error) {
+func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput) (*body[api.EventPage], error) {
 	if err := a.Approvals.OnlyAuditors(ctx, c, "GET /api/v1/audit/events"); err != nil {
 		return nil, err
 	}
@@ -81,18 +82,21 @@ func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput
 		return nil, err
 	}
 	found, err := a.Log.Search(ctx, audit.Filter{Type: in.Type, RequestID: in.Request, PersonID: in.Person,
-		HostID: in.Host, From: from, To: to, Text: in.Text, Before: in.Before, Limit: in.Limit})
+		HostID: in.Host, From: from, To: to, Text: in.Text, Before: in.Before, After: in.After, Limit: in.Limit})
 	if err != nil {
 		return nil, err
 	}
-	p := api.Page[api.Event]{Items: make([]api.Event, len(found.Entries))}
+	p := api.EventPage{Page: api.Page[api.Event]{Items: make([]api.Event, len(found.Entries))}}
 	for i, entry := range found.Entries {
 		p.Items[i] = entry.API(false)
 	}
 	if found.Next > 0 {
 		p.Next = strconv.FormatInt(found.Next, 10)
 	}
-	return &body[api.Page[api.Event]]{p}, nil
+	if found.Newer > 0 {
+		p.Previous = strconv.FormatInt(found.Newer, 10)
+	}
+	return &body[api.EventPage]{p}, nil
 }
 
 func parseTime(name, text string) (time.Time, error) {

@@ -52,6 +52,7 @@ func (b *Broker) api(mux *http.ServeMux) {
 	handle("GET /people/{person}/reach", b.personReach)
 	b.policy(handle)
 	b.entries(handle)
+	b.auditing(handle)
 	handle("GET /requests", b.list)
 	handle("POST /requests", b.ask)
 	handle("GET /requests/{id}", b.get)
