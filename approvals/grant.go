@@ -3,6 +3,7 @@ package approvals
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -85,10 +86,13 @@ func (s *Service) QueueHold(batch *pgx.Batch, seen []Seen, found func(place int)
 	for i, one := range seen {
 		keys[i], versions[i] = one.id, one.version
 	}
+	wanted := slices.Clone(keys)
+	slices.Sort(wanted)
+	// Not "= ANY": PostgreSQL might begin with all people.
 	batch.Queue(`
-		SELECT r.id, r.xmin::text FROM requests r
-		WHERE r.id = ANY ($1) AND EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.removed_at IS NULL)
-		FOR UPDATE OF r SKIP LOCKED`, keys).Query(func(rows pgx.Rows) error {
+		SELECT r.id, r.xmin::text FROM unnest($1::text[]) AS u (id) JOIN requests r ON r.id = u.id
+		WHERE EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.removed_at IS NULL)
+		FOR UPDATE OF r SKIP LOCKED`, slices.Compact(wanted)).Query(func(rows pgx.Rows) error {
 		now := make(map[string]string, len(seen))
 		var id, version string
 		_, err := pgx.ForEachRow(rows, []any{&id, &version}, func() error {

@@ -14,6 +14,11 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
+// MaxSize is the most leaves that a tree may have: far more than any log, and few
+// enough that the arithmetic of golang.org/x/mod/sumdb/tlog comes to an end. Beyond
+// 2^62 it does not: whoever has a log's key could hang everybody who verifies.
+const MaxSize = 1 << 60
+
 // Sign returns the checkpoint of the tree. The signer's name is the origin.
 func Sign(tree tlog.Tree, signer note.Signer) ([]byte, error) {
 	msg, err := note.Sign(&note.Note{Text: text(signer.Name(), tree)}, signer)
@@ -52,7 +57,7 @@ func parse(text string) (tlog.Tree, error) {
 		return tlog.Tree{}, errors.New("checkpoint: text is not three lines")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 0 {
+	if err != nil || size < 0 || size > MaxSize {
 		return tlog.Tree{}, errors.New("checkpoint: the second line is not a size")
 	}
 	root, err := base64.StdEncoding.DecodeString(lines[2])

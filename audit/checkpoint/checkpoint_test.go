@@ -62,6 +62,7 @@ func TestOpenTakesOneFormOnly(t *testing.T) {
 		"extension":         "log.example.com\n1\n" + hash + "\nmore\n",
 		"leading zero":      "log.example.com\n01\n" + hash + "\n",
 		"negative":          "log.example.com\n-1\n" + hash + "\n",
+		"beyond the bound":  "log.example.com\n1152921504606846977\n" + hash + "\n",
 		"too large":         "log.example.com\n9223372036854775808\n" + hash + "\n",
 		"short root":        "log.example.com\n1\nAAAA\n",
 		"root with padding": "log.example.com\n1\n" + hash + "==\n",

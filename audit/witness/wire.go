@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"sallyport/audit/checkpoint"
 )
 
 var errForm = errors.New("not a call of add-checkpoint")
@@ -25,17 +27,17 @@ func (r request) encode() []byte {
 // parseRequest reads a body. It takes the one form only that encode gives.
 func parseRequest(body []byte) (request, error) {
 	var r request
-	head, checkpoint, ok := bytes.Cut(body, []byte("\n\n"))
-	if !ok || len(checkpoint) == 0 {
+	head, signed, ok := bytes.Cut(body, []byte("\n\n"))
+	if !ok || len(signed) == 0 {
 		return r, errForm
 	}
 	lines := bytes.Split(head, []byte("\n"))
 	size, ok := bytes.CutPrefix(lines[0], []byte("old "))
 	old, err := strconv.ParseInt(string(size), 10, 64)
-	if !ok || err != nil || old < 0 || len(lines)-1 > maxProof {
+	if !ok || err != nil || old < 0 || old > checkpoint.MaxSize || len(lines)-1 > maxProof {
 		return r, errForm
 	}
-	r.old, r.checkpoint = old, checkpoint
+	r.old, r.checkpoint = old, signed
 	for _, line := range lines[1:] {
 		hash, err := base64.StdEncoding.Strict().DecodeString(string(line))
 		if err != nil || len(hash) != tlog.HashSize {
