@@ -121,7 +121,7 @@ func TestDelegation(t *testing.T) {
 	audrey := h.at(auditor)
 	audrey.open("/log?type=delegation.")
 	audrey.read(".log", "let Selma Security decide for Arne Approver")
-	audrey.open("/log?type=request.decided&request=" + dba)
+	audrey.open("/log?type=request.decided&view=table&request=" + dba)
 	audrey.read(".log", "approved it for Arne Approver")
 	audrey.click(".log td.number a")
 	audrey.read("aside", "Arne Approver")
