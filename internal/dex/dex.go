@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"sallyport/internal/child"
+	"sallyport/internal/loopback"
 )
 
 // The client that Dex knows: the broker.
@@ -90,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Provider, error) {
 	// Another process may take a free port before Dex does; then we try the next.
 	var last error
 	for range 5 {
-		addr, err := freeAddress(host)
+		addr, err := loopback.Address(host)
 		if err != nil {
 			return nil, err
 		}
@@ -200,16 +201,6 @@ func (p *Provider) Done() <-chan struct{} { return p.process.Done() }
 
 // Stop ends Dex at once; its people's sign-ins there are forgotten.
 func (p *Provider) Stop() { p.process.Stop(syscall.SIGKILL, time.Second) }
-
-func freeAddress(host string) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return net.JoinHostPort(host, port), err
-}
 
 // tail keeps the last few kilobytes written to it.
 type tail struct {

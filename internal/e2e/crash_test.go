@@ -130,12 +130,14 @@ func TestP1_BrokerKilledAgainAndAgain(t *testing.T) {
 	}
 	broker, addr := h.first, strings.TrimPrefix(h.URL, "http://")
 	for round := range rounds {
+		began := time.Now()
 		for range 1 + rand.IntN(4*callers) {
 			keep(<-got)
 		}
 		restarted := make(chan struct{})
-		restart := func() { broker = h.serve(addr) }
+		restart, killed := func() { broker = h.serve(addr) }, "the broker"
 		if round%3 == 2 {
+			killed = "PostgreSQL"
 			cluster.Kill()
 			restart = func() {
 				if err := cluster.Restart(context.Background()); err != nil {
@@ -145,6 +147,7 @@ func TestP1_BrokerKilledAgainAndAgain(t *testing.T) {
 		} else {
 			broker.Stop(9, 0)
 		}
+		down := time.Now()
 		go func() { // what was on its way still counts
 			defer close(restarted)
 			restart()
@@ -157,6 +160,8 @@ func TestP1_BrokerKilledAgainAndAgain(t *testing.T) {
 				waiting = false
 			}
 		}
+		t.Logf("round %d: %s killed after %v, back after %v; %d certificates so far",
+			round+1, killed, down.Sub(began).Round(time.Millisecond), time.Since(down).Round(time.Millisecond), len(reached))
 	}
 	close(stop)
 	work.Wait()

@@ -9,14 +9,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +23,7 @@ import (
 	"sallyport/api"
 	"sallyport/internal/child"
 	"sallyport/internal/dex"
+	"sallyport/internal/loopback"
 	"sallyport/internal/pgtest"
 	"sallyport/internal/sshd"
 )
@@ -302,29 +300,13 @@ func (h *house) run(program string, args ...string) string {
 	return string(out)
 }
 
-// taken keeps two tests of this process from choosing one address.
-var taken struct {
-	sync.Mutex
-	addresses []string
-}
-
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	taken.Lock()
-	defer taken.Unlock()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))
-		if slices.Contains(taken.addresses, addr) {
-			continue
-		}
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			taken.addresses = append(taken.addresses, addr)
-			return addr
-		}
+	address, err := loopback.Address("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return address
 }
 
 // lockedBuffer collects what a process says.

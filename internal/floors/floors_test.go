@@ -26,7 +26,7 @@ var floors = []string{
 	"internal/demo",
 	"internal/pgtest internal/audittest internal/certtest internal/history",
 	"internal/postgres internal/dex internal/sshd internal/browser internal/oidctest internal/mailtest",
-	"internal/child",
+	"internal/child internal/loopback",
 	// People's and hosts' programs.
 	"cmd/sally cmd/sally-host",
 	"cmd/sally/internal/cli",

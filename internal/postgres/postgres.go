@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/internal/child"
+	"sallyport/internal/loopback"
 	"sallyport/internal/refusal"
 )
 
@@ -48,9 +49,8 @@ type Config struct {
 
 // Cluster is a running PostgreSQL server.
 type Cluster struct {
-	Port int
-
 	dir       string
+	port      string // chosen at the first start
 	temporary bool
 	bin       string
 	cfg       Config
@@ -111,21 +111,23 @@ func (c *Cluster) init(ctx context.Context, cred *syscall.Credential) error {
 	return nil
 }
 
-// launch starts the server, on the port that it had before if it had one.
-// Between choosing a free port and the server's taking it another process may be
-// faster; then the next port is tried.
+// launch starts the server on the cluster's port, which it must have back after a
+// crash because its clients know no other. Only for the first start another may be
+// chosen, when some process has taken it in the meantime.
 func (c *Cluster) launch(ctx context.Context, cred *syscall.Credential) error {
+	first := c.port == ""
 	var last error
-	for attempt := range 5 {
-		port := c.Port
-		if port == 0 || attempt > 0 {
-			var err error
-			if port, err = freePort(); err != nil {
+	for range 5 {
+		if first {
+			address, err := loopback.Address("127.0.0.1")
+			if err != nil {
+				return err
+			}
+			if _, c.port, err = net.SplitHostPort(address); err != nil {
 				return err
 			}
 		}
-		c.Port = port
-		args := []string{"-D", c.dir, "-p", strconv.Itoa(port),
+		args := []string{"-D", c.dir, "-p", c.port,
 			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
 			"-c", "max_connections=300", "-c", "max_prepared_transactions=0"}
 		if !c.cfg.Durable {
@@ -175,7 +177,7 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 // trusts whoever reaches its loopback port.
 func (c *Cluster) URL(database, user string) string {
 	u := url.URL{Scheme: "postgres", User: url.User(user),
-		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port)), Path: "/" + database,
+		Host: net.JoinHostPort("127.0.0.1", c.port), Path: "/" + database,
 		RawQuery: "sslmode=disable"}
 	return u.String()
 }
@@ -189,8 +191,7 @@ func (c *Cluster) Kill() {
 	c.kill(syscall.SIGKILL)
 }
 
-// Restart starts a killed server on the same data, and on the same port unless
-// somebody has taken it meanwhile.
+// Restart starts a killed server on the same data and the same port.
 func (c *Cluster) Restart(ctx context.Context) error {
 	cred, err := serverCredential()
 	if err != nil {
@@ -277,13 +278,4 @@ func serverCredential() (*syscall.Credential, error) {
 		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 	}
 	return nil, errors.New("postgres will not run as root, and there is no user postgres or nobody to run it as")
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"sallyport/internal/child"
+	"sallyport/internal/loopback"
 	"sallyport/internal/names"
 	"sallyport/internal/refusal"
 )
@@ -119,7 +120,7 @@ func Start(ctx context.Context, cfg Config) (*Host, error) {
 	// Another process may take a free port before sshd does; then we try the next.
 	var last error
 	for range 5 {
-		addr, err := freeAddress(ip)
+		addr, err := loopback.Address(ip)
 		if err != nil {
 			return nil, err
 		}
@@ -203,12 +204,3 @@ func (h *Host) Done() <-chan struct{} { return h.process.Done() }
 
 // Stop ends the host, its connections and all that runs there, at once.
 func (h *Host) Stop() { h.process.Stop(syscall.SIGKILL, 5*time.Second) }
-
-func freeAddress(ip string) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
