@@ -22,7 +22,7 @@ const (
 // PackInput asks for an evidence pack.
 type PackInput struct {
 	From     string   `json:"from" maxLength:"40" doc:"Start of the period: RFC 3339, or a date, which begins at midnight in the zone" example:"2026-01-01"`
-	To       string   `json:"to" maxLength:"40" doc:"End of the period, excluded; now, if it lies ahead" example:"2026-04-01"`
+	To       string   `json:"to,omitempty" maxLength:"40" doc:"End of the period, excluded; now, if it lies ahead or is left out" example:"2026-04-01"`
 	Zone     string   `json:"zone,omitempty" maxLength:"64" doc:"IANA time zone of dates; UTC if left out" example:"Europe/Zurich"`
 	Controls []string `json:"controls,omitempty" maxItems:"50" doc:"Criteria, such as CC6.1; all if left out"`
 	Seed     string   `json:"seed,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._-]*$" doc:"Chooses the samples; give your own, so that nobody else can choose"`

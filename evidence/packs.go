@@ -84,11 +84,14 @@ func period(in api.PackInput, now time.Time) (from, to time.Time, zone *time.Loc
 	if from, err = moment(in.From, zone); err != nil {
 		return from, to, nil, ErrPeriod.On("from")
 	}
-	if to, err = moment(in.To, zone); err != nil {
-		return from, to, nil, ErrPeriod.On("to")
-	}
-	if to.After(now) {
-		to = now
+	to = now
+	if in.To != "" {
+		if to, err = moment(in.To, zone); err != nil {
+			return from, to, nil, ErrPeriod.On("to")
+		}
+		if to.After(now) {
+			to = now
+		}
 	}
 	switch {
 	case !from.Before(now):

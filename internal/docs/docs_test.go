@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/approvals/policy"
+	"sallyport/evidence/reconcile"
 	"sallyport/internal/pgtest"
 )
 
@@ -238,6 +239,16 @@ func TestPrivacyNamesEveryColumn(t *testing.T) {
 	for table := range lines {
 		if !known[table] && table != "table" && !strings.HasPrefix(table, "-") {
 			t.Errorf("docs/privacy.md has a table %s, the database has not", table)
+		}
+	}
+}
+
+func TestExceptionsAreDocumented(t *testing.T) {
+	t.Parallel()
+	page := read(t, "docs/evidence.md")
+	for _, c := range reconcile.Codes {
+		if row := "| `" + c.Code + "` | " + c.Means + " |"; !strings.Contains(page, row) {
+			t.Errorf("docs/evidence.md lacks the line\n%s", row)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"archive/zip"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,6 +71,22 @@ func runTerminal(t *testing.T, h *house, dir string) {
 				if code != args[0] {
 					ts.Fatalf("%s ended with %s, want %s", args[1], code, args[0])
 				}
+			},
+			// fetch PATH FILE: what the broker answers there to anybody.
+			"fetch": func(ts *testscript.TestScript, _ bool, args []string) {
+				resp, err := plain.Get(h.URL + args[0])
+				ts.Check(err)
+				defer resp.Body.Close()
+				body, err := io.ReadAll(resp.Body)
+				ts.Check(err)
+				ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o600))
+			},
+			// unpack ZIP DIR
+			"unpack": func(ts *testscript.TestScript, _ bool, args []string) {
+				archive, err := zip.OpenReader(ts.MkAbs(args[0]))
+				ts.Check(err)
+				defer archive.Close()
+				ts.Check(os.CopyFS(ts.MkAbs(args[1]), archive))
 			},
 			// request NAME: keeps the request id that the last command printed in $NAME,
 			// and delegation NAME that of a delegation.

@@ -30,9 +30,10 @@ ready: a zip with lists, exceptions, samples and the log itself. "sally audit
 verify" checks it without the broker.
 
 The period is a quarter, or from --from to --to, which is excluded: dates, which
-begin at midnight in the zone, or times in RFC 3339.`,
+begin at midnight in the zone, or times in RFC 3339. Without --to it ends now.`,
 		Example: `  sally audit export --quarter 2026Q1
   sally audit export --from 2026-01-01 --to 2026-04-01 --zone Europe/Zurich --controls CC6.1,CC6.2
+  sally audit export --from 2026-03-01
   sally audit export --from 2026-03-01T00:00:00Z --to 2026-03-08T00:00:00Z --file week.zip`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,8 +43,8 @@ begin at midnight in the zone, or times in RFC 3339.`,
 					return err
 				}
 			}
-			if in.From == "" || in.To == "" {
-				return usage("the period is missing").hinting("--quarter 2026Q1, or --from and --to")
+			if in.From == "" {
+				return usage("the period is missing").hinting("--quarter 2026Q1, or --from 2026-03-01, which ends now without --to")
 			}
 			return s.export(c.Context(), in, file, noWait)
 		},
@@ -51,7 +52,7 @@ begin at midnight in the zone, or times in RFC 3339.`,
 	flags := c.Flags()
 	flags.StringVar(&quarter, "quarter", "", "a calendar quarter, such as 2026Q1")
 	flags.StringVar(&in.From, "from", "", "start of the period")
-	flags.StringVar(&in.To, "to", "", "end of the period, excluded")
+	flags.StringVar(&in.To, "to", "", "end of the period, excluded (default: now)")
 	flags.StringVar(&in.Zone, "zone", "UTC", "time zone of dates")
 	flags.StringSliceVar(&in.Controls, "controls", nil, "criteria, such as CC6.1,CC8.1 (default: all)")
 	flags.StringVar(&in.Seed, "seed", "", "chooses the samples: yours, so that nobody else can choose them")

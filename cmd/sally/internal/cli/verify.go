@@ -110,7 +110,7 @@ func (s *sally) showCheck(c pack.Check) {
 	if !c.OK {
 		said = s.out.Paint(show.Red, "FAIL")
 	}
-	s.out.Line("%s %-28s %s", said, c.Name, c.Detail)
+	s.out.Line("%s %-33s %s", said, c.Name, c.Detail)
 }
 
 // verdict prints the last line, and is the exit code.
