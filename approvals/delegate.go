@@ -142,7 +142,7 @@ func (s *Service) Delegate(ctx context.Context, c identity.Caller, in api.Delega
 		if err := s.tellDelegation(ctx, tx, notify.DelegationMade, d.ID, d.MadeAt); err != nil {
 			return err
 		}
-		return s.cfg.Log.Stage(ctx, tx, event.New(d.MadeAt, c.Actor(), c.Source, event.Subject{PersonID: delegator.ID}, event.DelegationMade{
+		return s.cfg.Log.Stage(ctx, tx, c.Event(d.MadeAt, event.Subject{PersonID: delegator.ID}, event.DelegationMade{
 			DelegationID: d.ID, Delegator: delegator.DisplayName(), Delegate: delegate.DisplayName(), DelegateID: delegate.ID,
 			Groups: d.Groups, From: d.From, Until: d.Until, Reason: d.Reason, Note: string(note), NoteHash: hash(note),
 		}).Under(ref(p)))
@@ -276,7 +276,7 @@ func (s *Service) endDelegation(ctx context.Context, tx pgx.Tx, row delegationRo
 	if err := s.tellDelegation(ctx, tx, notify.DelegationEnded, row.ID, now); err != nil {
 		return err
 	}
-	return s.cfg.Log.Stage(ctx, tx, event.New(now, c.Actor(), c.Source, event.Subject{PersonID: row.DelegatorID}, event.DelegationEnded{
+	return s.cfg.Log.Stage(ctx, tx, c.Event(now, event.Subject{PersonID: row.DelegatorID}, event.DelegationEnded{
 		DelegationID: row.ID, Delegator: names[row.DelegatorID].Name, Delegate: names[row.DelegateID].Name, DelegateID: row.DelegateID,
 	}))
 }

@@ -24,7 +24,7 @@ const maxVerdicts = 50
 //   - For anybody: operators and auditors, who also hear of all rules. To others,
 //     nobody else exists.
 //
-// Nothing is asked, so nothing is recorded, unless somebody tries the second
+// Nothing is asked, so nothing is recorded but the second, and that somebody tries it
 // without being one of them.
 func (s *Service) Explain(ctx context.Context, c identity.Caller, in api.ExplainInput) (api.Explanation, error) {
 	person, err := s.reader(ctx, c, in.Person, "explain")
@@ -35,7 +35,7 @@ func (s *Service) Explain(ctx context.Context, c identity.Caller, in api.Explain
 	if err != nil {
 		return api.Explanation{}, err
 	}
-	who := identity.Caller{Person: person, Roles: p.RolesOf(person.Groups), Source: c.Source, AuthTime: person.SignedInAt}
+	who := identity.Caller{Person: person, Roles: p.RolesOf(person.Groups), Policy: ref(p), Source: c.Source, AuthTime: person.SignedInAt}
 	out := api.Explanation{
 		Person: named(person), Host: in.Host, Login: in.Login, Rules: []api.RuleVerdict{},
 		Policy: api.PolicyRef{Version: p.Version, Hash: p.Hash},
@@ -162,7 +162,11 @@ func (s *Service) reader(ctx context.Context, c identity.Caller, idOrEmail, acti
 	case idOrEmail == "" || idOrEmail == "me" || idOrEmail == c.ID || strings.EqualFold(idOrEmail, c.Email):
 		return c.Person, nil
 	case reads(c):
-		return s.cfg.People.Find(ctx, idOrEmail)
+		p, err := s.cfg.People.Find(ctx, idOrEmail)
+		if err != nil {
+			return identity.Person{}, err
+		}
+		return p, s.disclosePeople(ctx, c, "reach", event.Subject{PersonID: p.ID})
 	}
 	s.refuseReader(ctx, c, action, identity.ErrUnknownPerson)
 	return identity.Person{}, identity.ErrUnknownPerson
@@ -170,6 +174,6 @@ func (s *Service) reader(ctx context.Context, c identity.Caller, idOrEmail, acti
 
 // refuseReader records that somebody tried to read about others.
 func (s *Service) refuseReader(ctx context.Context, c identity.Caller, action string, why *refusal.Error) {
-	s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
+	s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), event.Subject{},
 		event.AccessRefused{Action: action, Code: why.Code, Reason: why.Detail}))
 }

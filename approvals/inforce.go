@@ -38,17 +38,17 @@ type inForce struct {
 // while Run runs. It is for what is only shown; decisions take current, once.
 func (s *Service) Policy() *policy.Policy { return s.inForce.Load().Policy }
 
-// Roles are those that membership of the groups gives under the version in force;
-// none, if that cannot be known.
-func (s *Service) Roles(groups []string) []api.Role {
+// Roles are those that membership of the groups gives under the version in force,
+// which it names; none, if that cannot be known.
+func (s *Service) Roles(groups []string) ([]api.Role, event.PolicyRef) {
 	ctx, cancel := context.WithTimeout(context.Background(), maxStale)
 	defer cancel()
 	p, err := s.current(ctx)
 	if err != nil {
 		s.cfg.Logger.Error("nobody has a role: the policy in force is not known", "error", err)
-		return []api.Role{}
+		return []api.Role{}, event.PolicyRef{}
 	}
-	return p.RolesOf(groups)
+	return p.RolesOf(groups), ref(p)
 }
 
 // current is the version in force for one decision, which must not ask twice.

@@ -179,7 +179,7 @@ func (h *house) person(name string, groups ...string) identity.Caller {
 		Name: name, Email: name + "@example.com", Groups: groups, AuthTime: h.clock.Now()}, "web", "192.0.2.7")
 	must(h.t, err)
 	return identity.Caller{Person: p, Source: "192.0.2.7", AuthTime: h.clock.Now(), Via: "web",
-		Roles: h.Policy().RolesOf(p.Groups)}
+		Roles: h.Policy().RolesOf(p.Groups), Policy: event.PolicyRef{Version: h.Policy().Version, Hash: h.Policy().Hash}}
 }
 
 // ask makes a request of testPolicy that must succeed.

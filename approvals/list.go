@@ -139,6 +139,9 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f ListFilter) (ap
 	for _, r := range list {
 		r.settle(now)
 	}
+	if err := s.discloseRequests(ctx, c, f); err != nil {
+		return api.Page[api.Request]{}, err
+	}
 	page.Items, err = s.show(ctx, c, list, now)
 	return page, err
 }

@@ -49,6 +49,9 @@ func (s *Service) People(ctx context.Context, c identity.Caller, f identity.Peop
 		list = list[:limit]
 		page.Next = list[limit-1].ID
 	}
+	if err := s.disclosePeople(ctx, c, "list", event.Subject{}); err != nil {
+		return page, err
+	}
 	page.Items, err = s.known(ctx, list)
 	return page, err
 }
@@ -60,6 +63,9 @@ func (s *Service) KnownPerson(ctx context.Context, c identity.Caller, id string)
 	}
 	p, err := s.cfg.People.Person(ctx, id)
 	if err != nil {
+		return api.KnownPerson{}, err
+	}
+	if err := s.disclosePeople(ctx, c, "person", event.Subject{PersonID: p.ID}); err != nil {
 		return api.KnownPerson{}, err
 	}
 	known, err := s.known(ctx, []identity.Person{p})
@@ -194,7 +200,7 @@ func (s *Service) governPerson(ctx context.Context, c identity.Caller, id, reaso
 		if err != nil {
 			return err
 		}
-		return s.cfg.Log.Stage(ctx, tx, append(events, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, about, data))...)
+		return s.cfg.Log.Stage(ctx, tx, append(events, c.Event(s.cfg.Clock.Now(), about, data))...)
 	})
 	if refused := refusal.As(err); refused != nil && refused.Kind == refusal.Denied {
 		return s.refusedTo(ctx, c, action, about, refused)

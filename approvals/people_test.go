@@ -59,7 +59,7 @@ func TestP10_RemovedPersonHasNothingLeft(t *testing.T) {
 	try("a certificate", h.use(erin, running.ID, "SHA256:k"))
 	_, err = h.RemovePerson(t.Context(), otto, erin.ID, "again")
 	refused(t, err, identity.ErrRemovedAlready)
-	if _, err := h.people.SignIn(t.Context(), identity.Claims{Issuer: "https://id.test", Subject: "erin"}, "web", ""); !errors.Is(err, identity.ErrRemoved) {
+	if _, err := h.people.SignIn(t.Context(), identity.Claims{Issuer: "https://id.test", Subject: "erin"}, "web", "192.0.2.7"); !errors.Is(err, identity.ErrRemoved) {
 		t.Errorf("signing in: %v", err)
 	}
 
@@ -250,7 +250,7 @@ func TestRemovalRacingWhatThePersonDoes(t *testing.T) {
 		})
 		wg.Go(func() { h.use(erin, used.ID, "SHA256:k") })
 		wg.Go(func() {
-			p, err := h.people.SignIn(t.Context(), identity.Claims{Issuer: erin.Issuer, Subject: erin.Subject, Groups: erin.Groups}, "web", "")
+			p, err := h.people.SignIn(t.Context(), identity.Claims{Issuer: erin.Issuer, Subject: erin.Subject, Groups: erin.Groups}, "web", "192.0.2.7")
 			if err == nil {
 				h.people.Open(t.Context(), p, identity.Claims{AuthTime: h.clock.Now()}, 1e12)
 			}

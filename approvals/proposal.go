@@ -221,7 +221,7 @@ func (s *Service) propose(ctx context.Context, c identity.Caller, d draft, in ap
 	if p.note, err = s.cfg.Log.Vouch(grant.ProposalKind, p.hash); err != nil {
 		return nil, err
 	}
-	e := event.New(now, c.Actor(), c.Source, event.Subject{}, event.PolicyProposed{
+	e := c.Event(now, event.Subject{}, event.PolicyProposed{
 		ProposalID: p.id, Proposal: string(p.text), ProposalHash: p.hash, DocumentHash: d.next.Hash,
 		DiffHash: hash([]byte(policyDiff(d.base, d.next))), Rules: len(d.next.Rules), Bytes: len(d.next.Text), Comment: in.Comment,
 	}).Under(ref(d.base))
@@ -251,7 +251,7 @@ func (s *Service) propose(ctx context.Context, c identity.Caller, d draft, in ap
 
 // event is an event about the proposal, under the version in force.
 func (p *proposal) event(at time.Time, c identity.Caller, data event.Data, head *policy.Policy) event.Event {
-	return event.New(at, c.Actor(), c.Source, event.Subject{PersonID: p.authorID}, data).Under(ref(head))
+	return c.Event(at, event.Subject{PersonID: p.authorID}, data).Under(ref(head))
 }
 
 // refusedPolicy records what was refused, and returns it.
@@ -263,7 +263,7 @@ func (s *Service) refusedPolicy(ctx context.Context, c identity.Caller, action, 
 	if !ids.Valid(ids.Proposal, id) {
 		id = ""
 	}
-	s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
+	s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), event.Subject{},
 		event.PolicyRefused{ProposalID: id, Action: action, Code: r.Code, Reason: r.Detail}).Under(ref(s.Policy())))
 	return err
 }

@@ -29,7 +29,7 @@ func (s *Service) readsPolicy(ctx context.Context, c identity.Caller, action str
 	if c.Has(api.Operator) || c.Has(api.Auditor) {
 		return nil
 	}
-	s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
+	s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), event.Subject{},
 		event.AccessRefused{Action: action, Code: ErrPolicyReaders.Code, Reason: ErrPolicyReaders.Detail}))
 	return ErrPolicyReaders
 }
@@ -40,7 +40,7 @@ func (s *Service) OnlyPolicyOperators(ctx context.Context, c identity.Caller, ac
 	if c.Has(api.Operator) {
 		return nil
 	}
-	s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
+	s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), event.Subject{},
 		event.AccessRefused{Action: action, Code: ErrPolicyOperators.Code, Reason: ErrPolicyOperators.Detail}))
 	return ErrPolicyOperators
 }

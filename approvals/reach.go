@@ -8,6 +8,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
+	"sallyport/audit/event"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
 )
@@ -45,6 +46,9 @@ func (s *Service) HostReach(ctx context.Context, c identity.Caller, nameOrID, lo
 	}
 	p, err := s.current(ctx)
 	if err != nil {
+		return api.HostReach{}, err
+	}
+	if err := s.disclosePeople(ctx, c, "reached", event.Subject{HostID: target.ID}); err != nil {
 		return api.HostReach{}, err
 	}
 	now := s.cfg.Clock.Now()

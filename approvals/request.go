@@ -62,7 +62,7 @@ func (s *Service) Request(ctx context.Context, c identity.Caller, in api.Request
 		err = s.create(ctx, c, a)
 	}
 	if r := refusal.As(err); r != nil && (r.Kind == refusal.Denied || r.Kind == refusal.NotFound || r.Kind == refusal.TooMany) {
-		s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, a.subject(c),
+		s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), a.subject(c),
 			event.RequestRefused{Host: asked(in), Login: in.Login, Code: r.Code, Reason: r.Detail, Emergency: in.Emergency}).Under(ref(a.policy)))
 	}
 	if err != nil {

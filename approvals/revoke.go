@@ -94,7 +94,7 @@ func (s *Service) Revoke(ctx context.Context, c identity.Caller, in api.Revocati
 
 // refusedTo is the refusal, when the event of it has been recorded.
 func (s *Service) refusedTo(ctx context.Context, c identity.Caller, action string, about event.Subject, why *refusal.Error) error {
-	s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, about,
+	s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), about,
 		event.AccessRefused{Action: action, Code: why.Code, Reason: why.Detail}))
 	return why
 }

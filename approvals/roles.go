@@ -14,7 +14,7 @@ func (s *Service) OnlyAuditors(ctx context.Context, c identity.Caller, action st
 	if c.Has(api.Auditor) {
 		return nil
 	}
-	s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
+	s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), event.Subject{},
 		event.AccessRefused{Action: action, Code: ErrNotAuditor.Code, Reason: ErrNotAuditor.Detail}))
 	return ErrNotAuditor
 }

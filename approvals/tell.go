@@ -138,9 +138,12 @@ func (s teller) Story(ctx context.Context, id string) (api.Request, error) {
 // method and a route, is an event (P10).
 func (s *Service) Notifications(ctx context.Context, c identity.Caller, action string, f notify.Filter) (api.Page[api.Notification], error) {
 	if !c.Has(api.Operator) && !c.Has(api.Auditor) {
-		s.cfg.Log.Refused(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
+		s.cfg.Log.Refused(ctx, c.Event(s.cfg.Clock.Now(), event.Subject{},
 			event.AccessRefused{Action: action, Code: ErrNotForYou.Code, Reason: ErrNotForYou.Detail}))
 		return api.Page[api.Notification]{}, ErrNotForYou
+	}
+	if err := s.discloseMessages(ctx, c, f); err != nil {
+		return api.Page[api.Notification]{}, err
 	}
 	return s.desk.List(ctx, f)
 }

@@ -109,7 +109,7 @@ func TestP10_TrendsAreForReaders(t *testing.T) {
 			refused(t, err, approvals.ErrBadFilter)
 		}
 	}
-	for _, c := range []identity.Caller{h.person("erin", "engineers"), h.person("ada", "approvers"), {}} {
+	for _, c := range []identity.Caller{h.person("erin", "engineers"), h.person("ada", "approvers"), h.person("nobody")} {
 		_, err := h.Trends(t.Context(), c, 1)
 		refused(t, err, approvals.ErrNotReader)
 	}

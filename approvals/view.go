@@ -3,6 +3,7 @@ package approvals
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport/api"
@@ -28,6 +29,9 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 	} else if !may {
 		return api.Request{}, ErrUnknownRequest
 	}
+	if err := s.discloseRequest(ctx, c, r); err != nil {
+		return api.Request{}, err
+	}
 	shown, err := s.show(ctx, c, []*request{r}, s.cfg.Clock.Now())
 	if err != nil {
 		return api.Request{}, err
@@ -43,8 +47,8 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 		return api.Request{}, err
 	}
 	for _, e := range slices.Backward(entries) {
-		if e.Type == "certificate.signed" {
-			continue // it says of each certificate what its own entry in the list does
+		if e.Type == "certificate.signed" || strings.HasPrefix(e.Type, "disclosed.") {
+			continue // the former says of each certificate what its own entry in the list does, the latter who read this
 		}
 		out.Timeline = append(out.Timeline, e.API(false))
 	}

@@ -68,12 +68,13 @@ type Log struct {
 	verifier note.Verifier
 	logger   *slog.Logger
 
-	known   knownHead
-	waiters waiters
-	lane    lane
-	kick    chan struct{}          // holds one element while somebody wants a batch
-	failure atomic.Pointer[failed] // of the last attempt to sequence; nil after a success
-	state   *stateFile             // nil without Config.StateFile
+	known     knownHead
+	waiters   waiters
+	lane      lane
+	disclosed disclosures
+	kick      chan struct{}          // holds one element while somebody wants a batch
+	failure   atomic.Pointer[failed] // of the last attempt to sequence; nil after a success
+	state     *stateFile             // nil without Config.StateFile
 }
 
 // failed is why the last attempt to sequence failed.

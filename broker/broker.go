@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/mod/sumdb/note"
@@ -69,7 +68,7 @@ type Broker struct {
 	logged   remember.Memory[struct{}] // grants that the log is known to have
 }
 
-// New records the keys in the log, if they were not seen before, and returns the
+// New records the keys in the log, if they are others than the last, and returns the
 // broker. It does not wait for the event's place, which comes when the log runs.
 func New(ctx context.Context, cfg Config) (*Broker, error) {
 	switch {
@@ -116,21 +115,16 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 
 func (b *Broker) recordKeys(ctx context.Context) error {
 	loaded := event.KeysLoaded{UserCA: fingerprint(b.cfg.UserCA), HostCA: fingerprint(b.cfg.HostCA), Log: b.cfg.Log.VerifierKey()}
-	now := b.cfg.Clock.Now()
-	err := pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			INSERT INTO signing_keys (user_ca, host_ca, log, loaded_at) VALUES ($1, $2, $3, $4)
-			ON CONFLICT DO NOTHING`, loaded.UserCA, loaded.HostCA, loaded.Log, now)
-		if err != nil || tag.RowsAffected() == 0 {
-			return err
+	return b.cfg.Log.RecordChange(ctx, "broker.keys_loaded", func(before event.Data) (event.Event, bool) {
+		last, known := before.(event.KeysLoaded)
+		for _, key := range []struct{ name, was, is string }{
+			{"user_ca", last.UserCA, loaded.UserCA}, {"host_ca", last.HostCA, loaded.HostCA}, {"log", last.Log, loaded.Log}} {
+			if known && key.was != key.is {
+				loaded.Replaced = append(loaded.Replaced, key.name)
+			}
 		}
-		return b.cfg.Log.Stage(ctx, tx, event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{}, loaded))
+		return event.New(b.cfg.Clock.Now(), event.Actor{Kind: event.Broker}, "", event.Subject{}, loaded), !known || len(loaded.Replaced) > 0
 	})
-	if err != nil {
-		return err
-	}
-	b.cfg.Log.Kick()
-	return nil
 }
 
 // UserCA is the public key of the user CA, a line for TrustedUserCAKeys.

@@ -139,7 +139,7 @@ func (b *Broker) intendHost(ctx context.Context, tx pgx.Tx, c identity.Caller, n
 	if pre, err = t.Pre(b.cfg.HostCA.PublicKey(), rand.Reader); err != nil {
 		return t, nil, e, err
 	}
-	e = event.New(t.Now, c.Actor(), c.Source, event.Subject{HostID: h.ID}, event.HostCertificateIssued{
+	e = c.Event(t.Now, event.Subject{HostID: h.ID}, event.HostCertificateIssued{
 		Serial: t.Serial, Host: h.Name, Principals: pre.Principals(), Key: ssh.FingerprintSHA256(t.Key),
 		PreCertificate: pre.Bytes(), CA: fingerprint(b.cfg.HostCA),
 		ValidAfter: pre.ValidAfter(), ValidBefore: pre.ValidBefore(),

@@ -78,7 +78,7 @@ func (b *Broker) Issue(ctx context.Context, c identity.Caller, requestID string,
 	if key != nil {
 		refused.Key = ssh.FingerprintSHA256(key)
 	}
-	b.cfg.Log.Refused(ctx, event.New(b.cfg.Clock.Now(), c.Actor(), c.Source, subject, refused))
+	b.cfg.Log.Refused(ctx, c.Event(b.cfg.Clock.Now(), subject, refused))
 	return api.Certificate{}, r
 }
 
@@ -283,7 +283,7 @@ func decisions(g approvals.Grant) []string {
 
 // issued is the event of the intent.
 func (b *Broker) issued(i *intent, c identity.Caller, g approvals.Grant) event.Event {
-	return event.New(i.user.Now, c.Actor(), c.Source, event.Subject{RequestID: g.RequestID, HostID: i.host.ID}, event.CertificateIssued{
+	return c.Event(i.user.Now, event.Subject{RequestID: g.RequestID, HostID: i.host.ID}, event.CertificateIssued{
 		Serial: i.user.Serial, KeyID: i.pre.KeyID(), Principal: i.pre.Principals()[0],
 		Login: i.user.Login, Host: i.host.Name, Key: ssh.FingerprintSHA256(i.user.Key),
 		PreCertificate: i.pre.Bytes(), CA: fingerprint(b.cfg.UserCA),

@@ -22,6 +22,7 @@ import (
 	"sallyport/audit/event"
 	"sallyport/broker/certs"
 	"sallyport/internal/clock"
+	"sallyport/internal/ids"
 	"sallyport/internal/pgtest"
 )
 
@@ -258,7 +259,8 @@ func TestOnlyTheGrantsPerson(t *testing.T) {
 	for _, c := range []identity.Caller{s.colleague, s.approver, s.operator, s.auditor} {
 		s.refusedIssue(c, r.ID, input(t, newKey(t), r.ID), approvals.ErrUnknownRequest)
 	}
-	s.refusedIssue(identity.Caller{Person: identity.Person{Name: "nobody"}}, r.ID, input(t, newKey(t), r.ID), approvals.ErrUnknownRequest)
+	s.refusedIssue(identity.Caller{Person: identity.Person{ID: ids.New(ids.Person), Name: "nobody"}, Source: "192.0.2.9",
+		Policy: event.PolicyRef{Version: r.Policy.Version, Hash: r.Policy.Hash}}, r.ID, input(t, newKey(t), r.ID), approvals.ErrUnknownRequest)
 	for _, id := range []string{"", "req-000000000000", "req-' OR ''='", r.ID + "\n", strings.ToUpper(r.ID)} {
 		s.refusedIssue(s.engineer, id, input(t, newKey(t), id), approvals.ErrUnknownRequest)
 	}
@@ -365,10 +367,18 @@ func TestTwoBrokers(t *testing.T) {
 	if n := len(s.events("broker.keys_loaded")); n != 1 {
 		t.Errorf("%d events broker.keys_loaded, want 1", n)
 	}
+	old := h.hostCA
 	h.hostCA = newKey(t)
 	h.open()
 	if n := len(s.events("broker.keys_loaded")); n != 2 {
 		t.Errorf("%d events broker.keys_loaded with a new key, want 2", n)
+	}
+	h.hostCA = old // in use again, which is news, too
+	h.open()
+	h.open()
+	again := s.events("broker.keys_loaded")
+	if len(again) != 3 || !slices.Equal(again[2].Data.(event.KeysLoaded).Replaced, []string{"host_ca"}) {
+		t.Errorf("the first key again: %+v", again)
 	}
 	s.checkLog()
 }

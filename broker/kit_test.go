@@ -130,6 +130,7 @@ func (h *house) open(options ...func(*broker.Config)) *process {
 	p.pool, err = pgxpool.NewWithConfig(h.t.Context(), config)
 	must(h.t, err)
 	h.t.Cleanup(p.pool.Close)
+	audittest.Complete(h.t, p.pool)
 
 	p.log, err = audit.Open(h.t.Context(), audit.Config{Pool: p.pool, Signer: h.key.Signer, VerifierKey: h.key.Verifier, Clock: h.clock,
 		Fault: func(step string) error {
@@ -194,7 +195,8 @@ func (p *process) person(name string, groups ...string) identity.Caller {
 	found, err := p.people.SignIn(t.Context(), identity.Claims{Issuer: "https://id.test", Subject: name, Name: name,
 		Groups: groups, AuthTime: now}, "web", "192.0.2.7")
 	must(t, err)
-	return identity.Caller{Person: found, Source: "192.0.2.7", AuthTime: now, Via: "web", Roles: p.approvals.Policy().RolesOf(groups)}
+	return identity.Caller{Person: found, Source: "192.0.2.7", AuthTime: now, Via: "web", Roles: p.approvals.Policy().RolesOf(groups),
+		Policy: event.PolicyRef{Version: p.approvals.Policy().Version, Hash: p.approvals.Policy().Hash}}
 }
 
 func (s *scene) host(name, address, class string, logins ...string) api.Host {

@@ -104,7 +104,7 @@ func TestP5_ForgedRowsNeedTheProvidersSignature(t *testing.T) {
 		events := []event.Event{}
 		decisions := []string{}
 		put := func(d event.Data) {
-			events = append(events, event.New(now, s.keeper.Actor(), "192.0.2.7", event.Subject{RequestID: r.ID, PersonID: s.engineer.ID}, d).
+			events = append(events, event.New(now, s.keeper.Actor(), "192.0.2.7", event.Subject{RequestID: r.ID, PersonID: s.engineer.ID, HostID: r.HostID}, d).
 				Under(event.PolicyRef{Version: r.Policy.Version, Hash: r.Policy.Hash}))
 		}
 		if f.assurance != "" {
@@ -114,7 +114,8 @@ func TestP5_ForgedRowsNeedTheProvidersSignature(t *testing.T) {
 				token, keysHash = &raw, &hash
 				_, err := s.pool.Exec(ctx, `INSERT INTO provider_keys (hash, note, seen_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, hash, f.keys, now)
 				must(t, err)
-				put(event.ProviderKeysSeen{Issuer: s.provider.URL, ClientID: oidctest.ClientID, Note: string(f.keys), NoteHash: hash})
+				events = append(events, event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{},
+					event.ProviderKeysSeen{Issuer: s.provider.URL, ClientID: oidctest.ClientID, Note: string(f.keys), NoteHash: hash}))
 			}
 			_, err := s.pool.Exec(ctx, `
 				INSERT INTO decisions (id, request_id, position, requester_id, approver_id, statement, statement_hash, decided_at, assurance, id_token, keys_hash)

@@ -45,7 +45,9 @@ func (s *signedScene) comes(subject string, groups ...string) identity.Caller {
 	in, err := s.people.Open(s.t.Context(), p, claims, 8*time.Hour)
 	must(s.t, err)
 	s.signIns[p.ID] = in.ID
-	return identity.Caller{Person: p, Source: "192.0.2.7", AuthTime: in.AuthTime, Via: "web"}
+	c := identity.Caller{Person: p, Source: "192.0.2.7", AuthTime: in.AuthTime, Via: "web"}
+	_, c.Policy = s.approvals.Roles(groups)
+	return c
 }
 
 func (s *signedScene) draft(c identity.Caller, request string, v api.Verdict) approvals.Draft {

@@ -55,7 +55,7 @@ func (s *Service) Download(ctx context.Context, c identity.Caller, action, id st
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.cfg.Log.Record(ctx, event.New(s.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{},
+	_, err = s.cfg.Log.Record(ctx, c.Event(s.cfg.Clock.Now(), event.Subject{},
 		event.PackDownloaded{PackID: r.ID, Manifest: r.Manifest}))
 	if err != nil {
 		return nil, errors.Join(err, content.Close())

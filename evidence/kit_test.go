@@ -57,7 +57,8 @@ func newRoom(t *testing.T) *room {
 	person, err := people.SignIn(t.Context(), identity.Claims{Issuer: "https://id.test", Subject: "ada", Name: "Ada Auditor", Groups: groups,
 		AuthTime: r.clock.Now()}, "web", "192.0.2.1")
 	r.must(err)
-	r.auditor = identity.Caller{Person: person, Source: "192.0.2.1", AuthTime: r.clock.Now(), Via: "web", Roles: p.RolesOf(groups)}
+	r.auditor = identity.Caller{Person: person, Source: "192.0.2.1", AuthTime: r.clock.Now(), Via: "web"}
+	r.auditor.Roles, r.auditor.Policy = r.below.Roles(groups)
 	r.Service = r.replica()
 	return r
 }

@@ -62,6 +62,13 @@ func (r row) api() api.Pack {
 	return out
 }
 
+// event is what the broker does for the auditor who asked for the pack.
+func (r row) event(at time.Time, data event.Data) event.Event {
+	e := event.New(at, event.Actor{Kind: event.Broker}, "", event.Subject{}, data)
+	e.OnBehalfOf = &event.Actor{Kind: event.Person, ID: r.PersonID, Name: r.PersonName}
+	return e
+}
+
 // fileName is what the zip is called: days of the zone, the last one included.
 func (r row) fileName() string {
 	zone, err := time.LoadLocation(r.Zone)
@@ -134,7 +141,7 @@ func (s *Service) Make(ctx context.Context, c identity.Caller, action string, in
 		return api.Pack{}, ErrSeed
 	}
 	id := ids.New(ids.Pack)
-	e := event.New(now, c.Actor(), c.Source, event.Subject{}, event.PackRequested{PackID: id, From: from, To: to, Zone: zone.String(),
+	e := c.Event(now, event.Subject{}, event.PackRequested{PackID: id, From: from, To: to, Zone: zone.String(),
 		Controls: wanted, Seed: in.Seed})
 	err = pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
 		if err := lockPacks(ctx, tx); err != nil {

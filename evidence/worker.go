@@ -130,7 +130,7 @@ func (s *Service) make(ctx context.Context, r row) error {
 		return errors.Join(err, s.failed(after, r, err))
 	}
 	now := s.cfg.Clock.Now()
-	e := event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{}, event.PackMade{PackID: r.ID, Manifest: made.Manifest,
+	e := r.event(now, event.PackMade{PackID: r.ID, Manifest: made.Manifest,
 		End: uint64(made.end), Exceptions: uint64(made.Exceptions), Missing: uint64(made.Missing)})
 	err = pgx.BeginFunc(after, s.cfg.Pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(after, `
@@ -161,7 +161,7 @@ func (s *Service) failed(ctx context.Context, r row, cause error) error {
 		}
 	}
 	now := s.cfg.Clock.Now()
-	e := event.New(now, event.Actor{Kind: event.Broker}, "", event.Subject{}, event.PackFailed{PackID: r.ID, Code: code, Reason: reason})
+	e := r.event(now, event.PackFailed{PackID: r.ID, Code: code, Reason: reason})
 	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			UPDATE evidence_packs SET state = 'waiting' WHERE id = $1 AND worker = $2 AND state = 'running' AND attempts < $3`,

@@ -25,8 +25,7 @@ func Check(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return err
 	}
-	var have int
-	err = pool.QueryRow(ctx, "SELECT version FROM "+versionTable).Scan(&have)
+	have, err := Version(ctx, pool)
 	var pg *pgconn.PgError
 	switch {
 	case errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "42501"), errors.Is(err, pgx.ErrNoRows):
@@ -34,9 +33,20 @@ func Check(ctx context.Context, pool *pgxpool.Pool) error {
 		// not to the end.
 		return ErrOutdated.With("the database has no schema yet").Because(err)
 	case err != nil:
-		return fmt.Errorf("reading the schema's version: %w", err)
+		return err
 	case have < len(want):
 		return ErrOutdated.With("the database's schema is version %d, this program needs %d", have, len(want))
 	}
 	return nil
+}
+
+// Version is the number of the newest migration that the database has.
+func Version(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) (int, error) {
+	var have int
+	if err := db.QueryRow(ctx, "SELECT version FROM "+versionTable).Scan(&have); err != nil {
+		return 0, fmt.Errorf("reading the schema's version: %w", err)
+	}
+	return have, nil
 }

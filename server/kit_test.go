@@ -19,6 +19,7 @@ import (
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/broker/keys"
+	"sallyport/internal/audittest"
 	"sallyport/internal/clock"
 	"sallyport/internal/pgtest"
 	"sallyport/server/problem"
@@ -105,6 +106,7 @@ func newKitOn(t *testing.T, db *pgtest.DB, configure func(*Config)) *kit {
 	if configure != nil {
 		configure(&cfg)
 	}
+	audittest.Complete(t, db.Pool)
 	if k.Server, err = New(ctx, cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -119,11 +121,18 @@ func newKitOn(t *testing.T, db *pgtest.DB, configure func(*Config)) *kit {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.people[name] = identity.Caller{Person: p, Source: "127.0.0.1", AuthTime: time.Now(), Via: "web", Roles: pol.RolesOf(g)}
+		k.arrives(name, p)
 	}
 	k.http.Start()
 	t.Cleanup(k.http.Close)
 	return k
+}
+
+// arrives lets a person make calls by that name.
+func (k *kit) arrives(name string, p identity.Person) {
+	c := identity.Caller{Person: p, Source: "127.0.0.1", AuthTime: time.Now(), Via: "web"}
+	c.Roles, c.Policy = k.requests.Roles(p.Groups)
+	k.people[name] = c
 }
 
 // answer is a response that was read.

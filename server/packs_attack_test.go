@@ -323,7 +323,7 @@ func TestAttackForgedApprovalInTheLog(t *testing.T) {
 	k := busy(t, pgtest.New(t), nil)
 	r := k.ask(t, "db-1", "dba")
 	at := k.cfg.Clock.Now()
-	k.inject(t, event.New(at, event.Actor{Kind: event.Person, ID: k.people["engineer"].ID}, "", event.Subject{RequestID: r.ID},
+	k.inject(t, k.people["engineer"].Event(at, event.Subject{RequestID: r.ID, PersonID: r.Requester.ID, HostID: r.HostID},
 		event.GrantStarted{TermsHash: r.TermsHash, Decisions: []string{}, StartsAt: at, EndsAt: at.Add(30 * 60e9)}))
 	v, failed := k.verdict(t, k.download(t, k.makePack(t, always)), "")
 	if failed != "" || v.Exceptions["grant-without-quorum"] != 1 || v.Found() != 1 {

@@ -26,7 +26,7 @@ func (k *kit) join(t *testing.T, name string, groups ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.people[name] = identity.Caller{Person: p, Source: "127.0.0.1", AuthTime: time.Now(), Via: "web", Roles: k.requests.Roles(groups)}
+	k.arrives(name, p)
 }
 
 func proposalBody(t *testing.T, document string) string {

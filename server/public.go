@@ -43,7 +43,12 @@ func (s *Server) bundles(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, err)
 		return
 	}
-	bundle, err := s.log.Bundle(r.Context(), chi.URLParam(r, "*"))
+	path := chi.URLParam(r, "*")
+	if err := s.requests.DiscloseBundle(r.Context(), caller, path); err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	bundle, err := s.log.Bundle(r.Context(), path)
 	send(w, r, "application/octet-stream", "private, max-age=3600", bundle, err)
 }
 

@@ -53,8 +53,11 @@ type Config struct {
 	// end. Sign-in returns to it and proofs of possession name it; with https,
 	// cookies are for https only.
 	URL string
-	// Version of the program, for the API's description. Optional.
+	// Version of the program, for the API's description and the log. Optional.
 	Version string
+	// Settings are what the broker was configured with, by name, without any secret,
+	// for the log. Optional: then the log does not say.
+	Settings map[string]string
 	// Pool connects as a member of sallyport_app to a migrated database. New
 	// refuses a role that could rewrite the log. The caller closes it after Close.
 	Pool *pgxpool.Pool
@@ -225,7 +228,7 @@ func (s *Server) assemble(ctx, background context.Context) error {
 		return err
 	}
 	s.handler = s.routes(calls, site, newMetrics(s.log, s.collectors(messages)...))
-	return nil
+	return s.recordStart(ctx)
 }
 
 // packsDir is where evidence packs are kept: beside the last known checkpoint.

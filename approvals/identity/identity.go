@@ -62,11 +62,23 @@ type Caller struct {
 	Via string
 	// Roles are the person's under the policy in force, by their groups.
 	Roles []api.Role
+	// Policy is that version; zero, if it is not known, and then there are no roles.
+	Policy event.PolicyRef
 }
 
 // Actor is the caller as the log names them.
 func (c Caller) Actor() event.Actor {
 	return event.Actor{Kind: event.Person, ID: c.ID, Name: c.DisplayName()}
+}
+
+// Event is an event that the caller causes, under the version of the policy that
+// gave them their roles.
+func (c Caller) Event(at time.Time, about event.Subject, data event.Data) event.Event {
+	e := event.New(at, c.Actor(), c.Source, about, data)
+	if c.Policy != (event.PolicyRef{}) {
+		e = e.Under(c.Policy)
+	}
+	return e
 }
 
 // Has reports whether the caller has the role under the policy in force.

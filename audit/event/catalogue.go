@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -9,14 +10,14 @@ import (
 
 // PersonSignedIn records that the provider vouched for a person.
 type PersonSignedIn struct {
-	Via      string    `json:"via"` // web, cli or device
-	Issuer   string    `json:"issuer"`
-	Subject  string    `json:"subject"`
-	Email    string    `json:"email,omitempty"`
-	Groups   []string  `json:"groups"`
-	AuthTime time.Time `json:"auth_time"`
-	AMR      []string  `json:"amr,omitempty"`
-	ACR      string    `json:"acr,omitempty"`
+	Via      string    `json:"via"`             // web, cli or device
+	Issuer   string    `json:"issuer"`          // of the provider
+	Subject  string    `json:"subject"`         // the person's id at the provider
+	Email    string    `json:"email,omitempty"` // as the provider says it
+	Groups   []string  `json:"groups"`          // as the provider says them
+	AuthTime time.Time `json:"auth_time"`       // when the provider authenticated the person
+	AMR      []string  `json:"amr,omitempty"`   // how, in the provider's words
+	ACR      string    `json:"acr,omitempty"`   // how strongly, in the provider's words
 }
 
 func (PersonSignedIn) EventType() (string, int) { return "person.signed_in", 1 }
@@ -24,9 +25,9 @@ func (d PersonSignedIn) Summary() string        { return "signed in (" + d.Via +
 
 // SignInFailed records a sign-in that was refused.
 type SignInFailed struct {
-	Via    string `json:"via"`
-	Code   string `json:"code"` // the refusal's code
-	Reason string `json:"reason"`
+	Via    string `json:"via"`    // web, cli or device
+	Code   string `json:"code"`   // the refusal's code
+	Reason string `json:"reason"` // why, in words for people
 }
 
 func (SignInFailed) EventType() (string, int) { return "person.sign_in_failed", 1 }
@@ -34,7 +35,7 @@ func (d SignInFailed) Summary() string        { return "could not sign in: " + d
 
 // PersonSignedOut records the end of a web session or of a CLI's tokens.
 type PersonSignedOut struct {
-	Via string `json:"via"`
+	Via string `json:"via"` // web, cli or device
 }
 
 func (PersonSignedOut) EventType() (string, int) { return "person.signed_out", 1 }
@@ -43,7 +44,7 @@ func (d PersonSignedOut) Summary() string        { return "signed out (" + d.Via
 // TokenReused records that a refresh token was shown a second time: one of the
 // two who showed it stole it, so the whole family has ended.
 type TokenReused struct {
-	Family string `json:"family"`
+	Family string `json:"family"` // id of the sign-in that ended
 }
 
 func (TokenReused) EventType() (string, int) { return "token.reused", 1 }
@@ -55,17 +56,17 @@ func (d TokenReused) Summary() string {
 
 // RequestCreated records a person's ask with its canonical terms.
 type RequestCreated struct {
-	Terms     string `json:"terms"`      // the canonical terms, exactly
-	TermsHash string `json:"terms_hash"` // SHA-256 of them, hex
-	Host      string `json:"host"`
-	Login     string `json:"login"`
-	Duration  string `json:"duration"`
-	Rule      string `json:"rule"`
-	Reason    string `json:"reason,omitempty"`
-	Ticket    string `json:"ticket,omitempty"`
-	Emergency bool   `json:"emergency,omitempty"`
-	Drill     bool   `json:"drill,omitempty"`   // with Emergency: a rehearsal
-	Extends   string `json:"extends,omitempty"` // the request whose grant it is to follow
+	Terms     string `json:"terms"`               // the canonical terms, exactly
+	TermsHash string `json:"terms_hash"`          // SHA-256 of them, hex
+	Host      string `json:"host"`                // name
+	Login     string `json:"login"`               // on the host
+	Duration  string `json:"duration"`            // that was asked for, such as 30m0s
+	Rule      string `json:"rule"`                // of the policy that applies
+	Reason    string `json:"reason,omitempty"`    // in the person's words
+	Ticket    string `json:"ticket,omitempty"`    // in another system
+	Emergency bool   `json:"emergency,omitempty"` // opened before approval
+	Drill     bool   `json:"drill,omitempty"`     // with Emergency: a rehearsal
+	Extends   string `json:"extends,omitempty"`   // the request whose grant it is to follow
 
 	Hosts []string `json:"hosts,omitempty"` // names of all, Host first, if there are several
 }
@@ -92,10 +93,10 @@ func named(host string, hosts []string) string {
 
 // RequestRefused records an ask that the policy did not allow to be made.
 type RequestRefused struct {
-	Host   string `json:"host"` // as it was asked for: a name, an id, or labels with their values
-	Login  string `json:"login"`
-	Code   string `json:"code"`
-	Reason string `json:"reason"`
+	Host   string `json:"host"`   // as it was asked for: a name, an id, or labels with their values
+	Login  string `json:"login"`  // as it was asked for
+	Code   string `json:"code"`   // the refusal's code, as in docs/problems.md
+	Reason string `json:"reason"` // why, in words for people
 
 	Emergency bool   `json:"emergency,omitempty"` // it was asked for as one
 	Extends   string `json:"extends,omitempty"`   // the request whose grant it was to follow
@@ -108,13 +109,13 @@ func (d RequestRefused) Summary() string {
 
 // RequestDecided records one approver's verdict.
 type RequestDecided struct {
-	DecisionID   string   `json:"decision_id"`
-	Verdict      string   `json:"verdict"` // approve or deny
-	Comment      string   `json:"comment,omitempty"`
-	TermsHash    string   `json:"terms_hash"`
-	Groups       []string `json:"groups"`        // of the approver, at the decision
-	Evidence     string   `json:"evidence"`      // the canonical statement, exactly
-	EvidenceHash string   `json:"evidence_hash"` // SHA-256 of it, hex
+	DecisionID   string   `json:"decision_id"`       // of the decision
+	Verdict      string   `json:"verdict"`           // approve or deny
+	Comment      string   `json:"comment,omitempty"` // in the approver's words
+	TermsHash    string   `json:"terms_hash"`        // SHA-256 of what was decided on, hex
+	Groups       []string `json:"groups"`            // of the approver, at the decision
+	Evidence     string   `json:"evidence"`          // the canonical statement, exactly
+	EvidenceHash string   `json:"evidence_hash"`     // SHA-256 of it, hex
 	// What proves it: see package approvals/evidence.
 	Assurance   string `json:"assurance,omitempty"`     // session or provider
 	IDTokenHash string `json:"id_token_hash,omitempty"` // SHA-256 of the ID token, hex
@@ -138,9 +139,9 @@ func (d RequestDecided) Summary() string {
 
 // DecisionRefused records a decision that was not accepted, such as one's own.
 type DecisionRefused struct {
-	Verdict string `json:"verdict"`
-	Code    string `json:"code"`
-	Reason  string `json:"reason"`
+	Verdict string `json:"verdict"` // approve or deny, as it was tried
+	Code    string `json:"code"`    // the refusal's code, as in docs/problems.md
+	Reason  string `json:"reason"`  // why, in words for people
 }
 
 func (DecisionRefused) EventType() (string, int) { return "request.decision_refused", 1 }
@@ -169,11 +170,11 @@ func (d RequestClosed) Summary() string {
 
 // GrantStarted records that the quorum is there.
 type GrantStarted struct {
-	TermsHash string    `json:"terms_hash"`
-	Automatic bool      `json:"automatic"` // by rule, with nobody asked
-	Decisions []string  `json:"decisions"` // hashes of the decisions' evidence, hex
-	StartsAt  time.Time `json:"starts_at"`
-	EndsAt    time.Time `json:"ends_at"`
+	TermsHash string    `json:"terms_hash"`          // SHA-256 of the canonical terms, hex
+	Automatic bool      `json:"automatic"`           // by rule, with nobody asked
+	Decisions []string  `json:"decisions"`           // hashes of the decisions' evidence, hex
+	StartsAt  time.Time `json:"starts_at"`           // when its time begins
+	EndsAt    time.Time `json:"ends_at"`             // when its time is up
 	Emergency bool      `json:"emergency,omitempty"` // before anybody approved
 	Drill     bool      `json:"drill,omitempty"`     // with Emergency: a rehearsal
 	Extends   string    `json:"extends,omitempty"`   // the request whose grant it follows
@@ -217,18 +218,18 @@ func (d GrantEnded) Summary() string {
 // CertificateIssued is the intent to sign one certificate: it is committed and
 // sequenced before the CA's key is used (P1).
 type CertificateIssued struct {
-	Serial         uint64    `json:"serial,string"`
-	KeyID          string    `json:"key_id"`
-	Principal      string    `json:"principal"`
-	Login          string    `json:"login"`
-	Host           string    `json:"host"`
+	Serial         uint64    `json:"serial,string"`   // the certificate's number
+	KeyID          string    `json:"key_id"`          // that sshd logs: <request>:<person>
+	Principal      string    `json:"principal"`       // the only one: <login>@<host id>
+	Login          string    `json:"login"`           // on the host
+	Host           string    `json:"host"`            // name
 	Key            string    `json:"key"`             // fingerprint, SHA256:…
 	PreCertificate []byte    `json:"pre_certificate"` // wire format without signature, base64
 	CA             string    `json:"ca"`              // fingerprint of the CA's key
-	ValidAfter     time.Time `json:"valid_after"`
-	ValidBefore    time.Time `json:"valid_before"`
-	TermsHash      string    `json:"terms_hash"`
-	Decisions      []string  `json:"decisions"` // hashes of the decisions' evidence, hex
+	ValidAfter     time.Time `json:"valid_after"`     // first moment of its validity
+	ValidBefore    time.Time `json:"valid_before"`    // end of its validity
+	TermsHash      string    `json:"terms_hash"`      // SHA-256 of the canonical terms, hex
+	Decisions      []string  `json:"decisions"`       // hashes of the decisions' evidence, hex
 
 	Emergency bool `json:"emergency,omitempty"` // under a grant that nobody approved
 	Drill     bool `json:"drill,omitempty"`     // with Emergency: a rehearsal
@@ -246,8 +247,8 @@ func (d CertificateIssued) Summary() string {
 
 // CertificateRefused records a certificate that somebody asked for in vain.
 type CertificateRefused struct {
-	Code   string `json:"code"`
-	Reason string `json:"reason"`
+	Code   string `json:"code"`          // the refusal's code, as in docs/problems.md
+	Reason string `json:"reason"`        // why, in words for people
 	Key    string `json:"key,omitempty"` // fingerprint, if the key could be read
 }
 
@@ -258,10 +259,10 @@ func (d CertificateRefused) Summary() string        { return "was refused a cert
 
 // HostRegistered records a new host.
 type HostRegistered struct {
-	Name    string            `json:"name"`
-	Address string            `json:"address"`
-	Labels  map[string]string `json:"labels"`
-	Logins  []string          `json:"logins"`
+	Name    string            `json:"name"`               // by which people know it
+	Address string            `json:"address"`            // where sshd listens
+	Labels  map[string]string `json:"labels"`             // that rules select hosts by
+	Logins  []string          `json:"logins"`             // that can be asked for
 	HostKey string            `json:"host_key,omitempty"` // fingerprint
 }
 
@@ -270,10 +271,10 @@ func (d HostRegistered) Summary() string        { return "registered host " + d.
 
 // HostChanged records a host's new description.
 type HostChanged struct {
-	Name    string            `json:"name"`
-	Address string            `json:"address"`
-	Labels  map[string]string `json:"labels"`
-	Logins  []string          `json:"logins"`
+	Name    string            `json:"name"`               // by which people know it
+	Address string            `json:"address"`            // where sshd listens
+	Labels  map[string]string `json:"labels"`             // that rules select hosts by
+	Logins  []string          `json:"logins"`             // that can be asked for
 	HostKey string            `json:"host_key,omitempty"` // fingerprint
 }
 
@@ -282,7 +283,7 @@ func (d HostChanged) Summary() string        { return "changed host " + d.Name }
 
 // HostRemoved records that a host can no longer be asked for.
 type HostRemoved struct {
-	Name string `json:"name"`
+	Name string `json:"name"` // by which people knew it
 }
 
 func (HostRemoved) EventType() (string, int) { return "host.removed", 1 }
@@ -290,14 +291,14 @@ func (d HostRemoved) Summary() string        { return "removed host " + d.Name }
 
 // HostCertificateIssued is the intent to sign a host's certificate.
 type HostCertificateIssued struct {
-	Serial         uint64    `json:"serial,string"`
-	Host           string    `json:"host"`
-	Principals     []string  `json:"principals"`
-	Key            string    `json:"key"` // fingerprint
-	PreCertificate []byte    `json:"pre_certificate"`
-	CA             string    `json:"ca"`
-	ValidAfter     time.Time `json:"valid_after"`
-	ValidBefore    time.Time `json:"valid_before"`
+	Serial         uint64    `json:"serial,string"`   // the certificate's number
+	Host           string    `json:"host"`            // name
+	Principals     []string  `json:"principals"`      // names and addresses that it proves
+	Key            string    `json:"key"`             // fingerprint
+	PreCertificate []byte    `json:"pre_certificate"` // wire format without signature, base64
+	CA             string    `json:"ca"`              // fingerprint of the CA's key
+	ValidAfter     time.Time `json:"valid_after"`     // first moment of its validity
+	ValidBefore    time.Time `json:"valid_before"`    // end of its validity
 }
 
 func (HostCertificateIssued) EventType() (string, int) { return "host.certificate_issued", 1 }
@@ -308,21 +309,29 @@ func (d HostCertificateIssued) Summary() string {
 
 // The broker itself.
 
-// KeysLoaded records which keys a broker process signs with.
+// KeysLoaded records which keys a broker process signs with, when it starts with
+// others than the one that wrote the last such event: keys are used for the first
+// time, replaced, or used again.
 type KeysLoaded struct {
-	UserCA string `json:"user_ca"` // fingerprint
-	HostCA string `json:"host_ca"` // fingerprint
-	Log    string `json:"log"`     // the log's verifier key, note format
+	UserCA   string   `json:"user_ca"`            // fingerprint
+	HostCA   string   `json:"host_ca"`            // fingerprint
+	Log      string   `json:"log"`                // the log's verifier key, note format
+	Replaced []string `json:"replaced,omitempty"` // names of the fields that differ from the last such event
 }
 
 func (KeysLoaded) EventType() (string, int) { return "broker.keys_loaded", 1 }
-func (KeysLoaded) Summary() string          { return "started with these keys" }
+func (d KeysLoaded) Summary() string {
+	if len(d.Replaced) == 0 {
+		return "started with these keys"
+	}
+	return "started with other keys: " + strings.Join(d.Replaced, ", ")
+}
 
 // AccessRefused records that somebody tried what their role does not allow.
 type AccessRefused struct {
 	Action string `json:"action"` // method and route, no query
-	Code   string `json:"code"`
-	Reason string `json:"reason"`
+	Code   string `json:"code"`   // the refusal's code, as in docs/problems.md
+	Reason string `json:"reason"` // why, in words for people
 }
 
 func (AccessRefused) EventType() (string, int) { return "access.refused", 1 }

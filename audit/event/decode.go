@@ -24,10 +24,10 @@ func kindOf(d Data) kind {
 	return kind{name, version}
 }
 
-// registry finds the struct of a type and version. Old versions stay in it.
-var registry = func() map[kind]reflect.Type {
-	types := make(map[kind]reflect.Type)
-	for _, d := range []Data{
+// Catalogue is an empty event of every type and version, in the order of the
+// documentation. Old versions stay in it.
+func Catalogue() []Data {
+	return []Data{
 		PersonSignedIn{}, SignInFailed{}, PersonSignedOut{}, TokenReused{}, PersonRemoved{}, PersonRestored{},
 		RequestCreated{}, RequestRefused{}, RequestDecided{}, DecisionRefused{}, DecisionVoided{}, RequestClosed{},
 		GrantStarted{}, GrantEnded{}, DelegationMade{}, DelegationEnded{},
@@ -40,7 +40,15 @@ var registry = func() map[kind]reflect.Type {
 		PackRequested{}, PackMade{}, PackFailed{}, PackDownloaded{},
 		WitnessesLag{}, WitnessesCaughtUp{}, WitnessContradicts{},
 		StreamStarted{}, StreamLagging{}, StreamCaughtUp{},
-	} {
+		BrokerStarted{}, BrokerConfigured{}, DatabaseMigrated{},
+		SearchDisclosed{}, EventDisclosed{}, EntriesDisclosed{}, RequestDisclosed{}, RequestsDisclosed{}, PeopleDisclosed{}, MessagesDisclosed{},
+	}
+}
+
+// registry finds the struct of a type and version.
+var registry = func() map[kind]reflect.Type {
+	types := make(map[kind]reflect.Type)
+	for _, d := range Catalogue() {
 		types[kindOf(d)] = reflect.TypeOf(d)
 	}
 	return types

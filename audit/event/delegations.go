@@ -9,16 +9,16 @@ import (
 
 // DelegationMade records that somebody may decide for another for a while.
 type DelegationMade struct {
-	DelegationID string    `json:"delegation_id"`
-	Delegator    string    `json:"delegator"` // name
-	Delegate     string    `json:"delegate"`  // name
-	DelegateID   string    `json:"delegate_id"`
-	Groups       []string  `json:"groups"`
-	From         time.Time `json:"from"`
-	Until        time.Time `json:"until"`
-	Reason       string    `json:"reason"`
-	Note         string    `json:"note"`      // the delegation, as the broker vouches for it with the log's key
-	NoteHash     string    `json:"note_hash"` // SHA-256 of it, hex
+	DelegationID string    `json:"delegation_id"` // of the delegation
+	Delegator    string    `json:"delegator"`     // name
+	Delegate     string    `json:"delegate"`      // name
+	DelegateID   string    `json:"delegate_id"`   // id of the delegate
+	Groups       []string  `json:"groups"`        // that are lent
+	From         time.Time `json:"from"`          // when it begins
+	Until        time.Time `json:"until"`         // when it ends
+	Reason       string    `json:"reason"`        // in the actor's words
+	Note         string    `json:"note"`          // the delegation, as the broker vouches for it with the log's key
+	NoteHash     string    `json:"note_hash"`     // SHA-256 of it, hex
 }
 
 func (DelegationMade) EventType() (string, int) { return "delegation.made", 1 }
@@ -29,10 +29,10 @@ func (d DelegationMade) Summary() string {
 
 // DelegationEnded records that a delegation was ended before its time.
 type DelegationEnded struct {
-	DelegationID string `json:"delegation_id"`
-	Delegator    string `json:"delegator"` // name
-	Delegate     string `json:"delegate"`  // name
-	DelegateID   string `json:"delegate_id"`
+	DelegationID string `json:"delegation_id"` // of the delegation
+	Delegator    string `json:"delegator"`     // name
+	Delegate     string `json:"delegate"`      // name
+	DelegateID   string `json:"delegate_id"`   // id of the delegate
 }
 
 func (DelegationEnded) EventType() (string, int) { return "delegation.ended", 1 }

@@ -11,14 +11,14 @@ import (
 
 // EmergencyStarted records that a person opened a door before anybody approved.
 type EmergencyStarted struct {
-	Drill        bool      `json:"drill,omitempty"`
-	TermsHash    string    `json:"terms_hash"`
-	Host         string    `json:"host"`
-	Login        string    `json:"login"`
-	Reason       string    `json:"reason"`
-	Told         []string  `json:"told"`          // groups whose members are told at once
-	ReviewGroups []string  `json:"review_groups"` // groups whose members may review it
-	ReviewBy     time.Time `json:"review_by"`
+	Drill        bool      `json:"drill,omitempty"` // a rehearsal
+	TermsHash    string    `json:"terms_hash"`      // SHA-256 of the canonical terms, hex
+	Host         string    `json:"host"`            // name
+	Login        string    `json:"login"`           // on the host
+	Reason       string    `json:"reason"`          // in the person's words
+	Told         []string  `json:"told"`            // groups whose members are told at once
+	ReviewGroups []string  `json:"review_groups"`   // groups whose members may review it
+	ReviewBy     time.Time `json:"review_by"`       // the deadline
 	Hosts        []string  `json:"hosts,omitempty"` // names of all, Host first, if there are several
 }
 
@@ -37,15 +37,15 @@ func emergency(drill bool) string {
 
 // ReviewGiven records the sign-off after an emergency.
 type ReviewGiven struct {
-	Drill        bool     `json:"drill,omitempty"`
-	ReviewID     string   `json:"review_id"`
-	Verdict      string   `json:"verdict"` // justified or not-justified
-	Comment      string   `json:"comment"`
-	Late         bool     `json:"late,omitempty"` // after its deadline
-	TermsHash    string   `json:"terms_hash"`
-	Groups       []string `json:"groups"`        // of the reviewer, at the review
-	Evidence     string   `json:"evidence"`      // the canonical statement, exactly
-	EvidenceHash string   `json:"evidence_hash"` // SHA-256 of it, hex
+	Drill        bool     `json:"drill,omitempty"` // a rehearsal
+	ReviewID     string   `json:"review_id"`       // of the review
+	Verdict      string   `json:"verdict"`         // justified or not-justified
+	Comment      string   `json:"comment"`         // in the reviewer's words
+	Late         bool     `json:"late,omitempty"`  // after its deadline
+	TermsHash    string   `json:"terms_hash"`      // SHA-256 of the canonical terms, hex
+	Groups       []string `json:"groups"`          // of the reviewer, at the review
+	Evidence     string   `json:"evidence"`        // the canonical statement, exactly
+	EvidenceHash string   `json:"evidence_hash"`   // SHA-256 of it, hex
 	// What proves it: see package approvals/evidence.
 	Assurance   string `json:"assurance,omitempty"`     // session or provider
 	IDTokenHash string `json:"id_token_hash,omitempty"` // SHA-256 of the ID token, hex
@@ -66,9 +66,9 @@ func (d ReviewGiven) Summary() string {
 
 // ReviewRefused records a review that was not accepted, such as of one's own.
 type ReviewRefused struct {
-	Verdict string `json:"verdict"`
-	Code    string `json:"code"`
-	Reason  string `json:"reason"`
+	Verdict string `json:"verdict"` // justified or not-justified, as it was tried
+	Code    string `json:"code"`    // the refusal's code, as in docs/problems.md
+	Reason  string `json:"reason"`  // why, in words for people
 }
 
 func (ReviewRefused) EventType() (string, int) { return "review.refused", 1 }
@@ -76,9 +76,9 @@ func (d ReviewRefused) Summary() string        { return "could not review: " + d
 
 // ReviewOverdue records that an emergency's deadline passed without a review.
 type ReviewOverdue struct {
-	Drill        bool      `json:"drill,omitempty"`
-	ReviewGroups []string  `json:"review_groups"`
-	ReviewBy     time.Time `json:"review_by"`
+	Drill        bool      `json:"drill,omitempty"` // a rehearsal
+	ReviewGroups []string  `json:"review_groups"`   // groups whose members may review it
+	ReviewBy     time.Time `json:"review_by"`       // the deadline
 }
 
 func (ReviewOverdue) EventType() (string, int) { return "review.overdue", 1 }

@@ -27,38 +27,38 @@ const (
 
 // Actor is who did it. Name is for people who read; only ID identifies.
 type Actor struct {
-	Kind Kind   `json:"kind"`
-	ID   string `json:"id,omitempty"`
-	Name string `json:"name,omitempty"`
+	Kind Kind   `json:"kind"`           // person, agent, host or broker
+	ID   string `json:"id,omitempty"`   // empty for the broker, and for somebody whom nobody has identified
+	Name string `json:"name,omitempty"` // for people who read
 }
 
 // PolicyRef names the version of the policy under which something happened.
 type PolicyRef struct {
-	Version int64  `json:"version,string"`
-	Hash    string `json:"hash"` // SHA-256, hex
+	Version int64  `json:"version,string"` // number
+	Hash    string `json:"hash"`           // SHA-256, hex
 }
 
 // Subject says what an event is about; what does not apply is empty.
 type Subject struct {
-	RequestID string `json:"request_id,omitempty"`
-	PersonID  string `json:"person_id,omitempty"` // whom it concerns, if not the actor alone
-	HostID    string `json:"host_id,omitempty"`
+	RequestID string `json:"request_id,omitempty"` // of a request for access
+	PersonID  string `json:"person_id,omitempty"`  // whom it concerns, if not the actor alone
+	HostID    string `json:"host_id,omitempty"`    // of the host, or of the first of several
 	// HostIDs are all hosts, HostID first, if the event is about several.
 	HostIDs []string `json:"host_ids,omitempty"`
 }
 
 // Event is one record before it is encoded.
 type Event struct {
-	ID         uuid.UUID  `json:"id"` // version 7; makes a retried append harmless
-	Type       string     `json:"type"`
-	Version    int        `json:"version"`
-	Time       time.Time  `json:"time"`
-	Actor      Actor      `json:"actor"`
-	OnBehalfOf *Actor     `json:"on_behalf_of,omitempty"`
-	Source     string     `json:"source,omitempty"` // IP address that the action came from
-	Subject    Subject    `json:"subject"`
-	Policy     *PolicyRef `json:"policy,omitempty"`
-	Data       Data       `json:"data"`
+	ID         uuid.UUID  `json:"id"`                     // version 7; makes a retried append harmless
+	Type       string     `json:"type"`                   // such as request.created
+	Version    int        `json:"version"`                // of the type's struct
+	Time       time.Time  `json:"time"`                   // by the broker's clock
+	Actor      Actor      `json:"actor"`                  // who did it
+	OnBehalfOf *Actor     `json:"on_behalf_of,omitempty"` // for whom, if for somebody else
+	Source     string     `json:"source,omitempty"`       // IP address that the action came from
+	Subject    Subject    `json:"subject"`                // what it is about
+	Policy     *PolicyRef `json:"policy,omitempty"`       // that decided, or gave the role that decided
+	Data       Data       `json:"data"`                   // the type's own fields
 }
 
 // Data is the part of an event that differs from type to type.

@@ -321,6 +321,7 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%q decodes, and encodes as %q, %v", leaf, again, err)
 		}
 		e.Data.Summary()
+		e.Complete()
 	})
 }
 

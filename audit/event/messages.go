@@ -5,11 +5,11 @@ import "fmt"
 // MessageFailed records that people could not be told of something: no attempt
 // to deliver the message succeeded, or there was nobody to deliver it to.
 type MessageFailed struct {
-	MessageID string `json:"message_id"`
-	Notice    string `json:"notice"` // what the message was about, such as request.waiting
-	Channel   string `json:"channel,omitempty"`
-	Attempts  int    `json:"attempts"`
-	Error     string `json:"error"`
+	MessageID string `json:"message_id"`        // of the message
+	Notice    string `json:"notice"`            // what the message was about, such as request.waiting
+	Channel   string `json:"channel,omitempty"` // by its name in the configuration; empty, if there was nobody to tell
+	Attempts  int    `json:"attempts"`          // how many there were
+	Error     string `json:"error"`             // of the last one
 }
 
 func (MessageFailed) EventType() (string, int) { return "message.failed", 1 }

@@ -10,8 +10,8 @@ import (
 
 // PackRequested records that an auditor asked for an evidence pack.
 type PackRequested struct {
-	PackID   string    `json:"pack_id"`
-	From     time.Time `json:"from"`
+	PackID   string    `json:"pack_id"`        // of the pack
+	From     time.Time `json:"from"`           // first moment of the period
 	To       time.Time `json:"to"`             // excluded
 	Zone     string    `json:"zone"`           // in which the auditor thinks of them
 	Controls []string  `json:"controls"`       // criteria; none: all
@@ -29,7 +29,7 @@ func (d PackRequested) Summary() string {
 
 // PackMade records that a pack is ready to be downloaded.
 type PackMade struct {
-	PackID     string `json:"pack_id"`
+	PackID     string `json:"pack_id"`           // of the pack
 	Manifest   string `json:"manifest"`          // SHA-256 of its manifest, hex
 	End        uint64 `json:"end,string"`        // entries of the log in it, or before it
 	Exceptions uint64 `json:"exceptions,string"` // found
@@ -43,9 +43,9 @@ func (d PackMade) Summary() string {
 
 // PackFailed records that a pack could not be made.
 type PackFailed struct {
-	PackID string `json:"pack_id"`
-	Code   string `json:"code"`
-	Reason string `json:"reason"`
+	PackID string `json:"pack_id"` // of the pack
+	Code   string `json:"code"`    // the refusal's code, as in docs/problems.md
+	Reason string `json:"reason"`  // why, in words for people
 }
 
 func (PackFailed) EventType() (string, int) { return "pack.failed", 1 }
@@ -55,7 +55,7 @@ func (d PackFailed) Summary() string {
 
 // PackDownloaded records that somebody began to download a pack.
 type PackDownloaded struct {
-	PackID   string `json:"pack_id"`
+	PackID   string `json:"pack_id"`  // of the pack
 	Manifest string `json:"manifest"` // SHA-256 of its manifest, hex
 }
 

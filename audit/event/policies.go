@@ -7,14 +7,14 @@ import "fmt"
 
 // PolicyProposed records that an operator proposed another document.
 type PolicyProposed struct {
-	ProposalID   string `json:"proposal_id"`
-	Proposal     string `json:"proposal"`      // the canonical statement, exactly
-	ProposalHash string `json:"proposal_hash"` // SHA-256 of it, hex
-	DocumentHash string `json:"document_hash"` // SHA-256, hex
-	DiffHash     string `json:"diff_hash"`     // SHA-256 of the unified diff from the version in force, hex
-	Rules        int    `json:"rules"`
-	Bytes        int    `json:"bytes"` // length of the document
-	Comment      string `json:"comment,omitempty"`
+	ProposalID   string `json:"proposal_id"`       // of the proposal
+	Proposal     string `json:"proposal"`          // the canonical statement, exactly
+	ProposalHash string `json:"proposal_hash"`     // SHA-256 of it, hex
+	DocumentHash string `json:"document_hash"`     // SHA-256, hex
+	DiffHash     string `json:"diff_hash"`         // SHA-256 of the unified diff from the version in force, hex
+	Rules        int    `json:"rules"`             // how many the document has
+	Bytes        int    `json:"bytes"`             // length of the document
+	Comment      string `json:"comment,omitempty"` // in the author's words
 }
 
 func (PolicyProposed) EventType() (string, int) { return "policy.proposed", 1 }
@@ -24,14 +24,14 @@ func (d PolicyProposed) Summary() string {
 
 // PolicyDecided records what another operator said to a proposal.
 type PolicyDecided struct {
-	ProposalID   string   `json:"proposal_id"`
-	DecisionID   string   `json:"decision_id"`
-	Verdict      string   `json:"verdict"` // approve or deny
-	Comment      string   `json:"comment,omitempty"`
-	ProposalHash string   `json:"proposal_hash"`
-	Groups       []string `json:"groups"`        // of the approver, that made them an operator
-	Evidence     string   `json:"evidence"`      // the canonical statement, exactly
-	EvidenceHash string   `json:"evidence_hash"` // SHA-256 of it, hex
+	ProposalID   string   `json:"proposal_id"`       // of the proposal
+	DecisionID   string   `json:"decision_id"`       // of the decision
+	Verdict      string   `json:"verdict"`           // approve or deny
+	Comment      string   `json:"comment,omitempty"` // in the approver's words
+	ProposalHash string   `json:"proposal_hash"`     // SHA-256 of its canonical statement, hex
+	Groups       []string `json:"groups"`            // of the approver, that made them an operator
+	Evidence     string   `json:"evidence"`          // the canonical statement, exactly
+	EvidenceHash string   `json:"evidence_hash"`     // SHA-256 of it, hex
 	// What proves it: see package approvals/evidence.
 	Assurance   string `json:"assurance,omitempty"`     // session or provider
 	IDTokenHash string `json:"id_token_hash,omitempty"` // SHA-256 of the ID token, hex
@@ -48,8 +48,8 @@ func (d PolicyDecided) Summary() string {
 
 // PolicyWithdrawn records that its author took a proposal back.
 type PolicyWithdrawn struct {
-	ProposalID   string `json:"proposal_id"`
-	ProposalHash string `json:"proposal_hash"`
+	ProposalID   string `json:"proposal_id"`   // of the proposal
+	ProposalHash string `json:"proposal_hash"` // SHA-256 of its canonical statement, hex
 }
 
 func (PolicyWithdrawn) EventType() (string, int) { return "policy.withdrawn", 1 }
@@ -58,10 +58,10 @@ func (d PolicyWithdrawn) Summary() string        { return "withdrew the policy p
 // PolicyRefused records a proposal, or something done to one, that was not
 // accepted, such as the approval of one's own.
 type PolicyRefused struct {
-	ProposalID string `json:"proposal_id,omitempty"`
-	Action     string `json:"action"` // propose, approve, deny or withdraw
-	Code       string `json:"code"`
-	Reason     string `json:"reason"`
+	ProposalID string `json:"proposal_id,omitempty"` // of the proposal
+	Action     string `json:"action"`                // propose, approve, deny or withdraw
+	Code       string `json:"code"`                  // the refusal's code, as in docs/problems.md
+	Reason     string `json:"reason"`                // why, in words for people
 }
 
 func (PolicyRefused) EventType() (string, int) { return "policy.refused", 1 }
@@ -72,11 +72,11 @@ func (d PolicyRefused) Summary() string {
 // PolicyActivated records that a version of the policy came into force. A version
 // without a proposal came from the broker's own file.
 type PolicyActivated struct {
-	Rules int `json:"rules"`
+	Rules int `json:"rules"` // how many the document has
 	Bytes int `json:"bytes"` // length of the document, whose hash the event's policy names
 
-	ProposalID   string `json:"proposal_id,omitempty"`
-	ProposalHash string `json:"proposal_hash,omitempty"`
+	ProposalID   string `json:"proposal_id,omitempty"`   // of the proposal, if there was one
+	ProposalHash string `json:"proposal_hash,omitempty"` // SHA-256 of its canonical statement, hex
 	EvidenceHash string `json:"evidence_hash,omitempty"` // of the approval's statement
 	DiffHash     string `json:"diff_hash,omitempty"`     // SHA-256 of the unified diff from the version before, hex
 	Author       string `json:"author,omitempty"`        // id of the person who proposed it

@@ -3,7 +3,7 @@ package event
 // ProviderKeysSeen records the keys that the identity provider published at the
 // event's time, and by which decisions are checked that it signed.
 type ProviderKeysSeen struct {
-	Issuer   string `json:"issuer"`
+	Issuer   string `json:"issuer"`    // of the provider
 	ClientID string `json:"client_id"` // Sallyport's at the issuer
 	Note     string `json:"note"`      // about the keys, signed by the log's key; see package audit/vouch
 	NoteHash string `json:"note_hash"` // SHA-256 of it, hex

@@ -10,12 +10,12 @@ import (
 // PersonRemoved records that an operator removed a person. What else ended by it
 // is in events of its own.
 type PersonRemoved struct {
-	Name      string `json:"name,omitempty"`
-	Reason    string `json:"reason"`
-	SignIns   int    `json:"sign_ins"`  // how many ended
-	Cancelled int    `json:"cancelled"` // undecided requests of theirs
-	Ended     int    `json:"ended"`     // grants of theirs
-	Voided    int    `json:"voided"`    // approvals of theirs that had not opened anything
+	Name      string `json:"name,omitempty"` // of the person
+	Reason    string `json:"reason"`         // in the operator's words
+	SignIns   int    `json:"sign_ins"`       // how many ended
+	Cancelled int    `json:"cancelled"`      // undecided requests of theirs
+	Ended     int    `json:"ended"`          // grants of theirs
+	Voided    int    `json:"voided"`         // approvals of theirs that had not opened anything
 }
 
 func (PersonRemoved) EventType() (string, int) { return "person.removed", 1 }
@@ -25,8 +25,8 @@ func (d PersonRemoved) Summary() string {
 
 // PersonRestored records that an operator lets a removed person sign in again.
 type PersonRestored struct {
-	Name   string `json:"name,omitempty"`
-	Reason string `json:"reason"`
+	Name   string `json:"name,omitempty"` // of the person
+	Reason string `json:"reason"`         // in the operator's words
 }
 
 func (PersonRestored) EventType() (string, int) { return "person.restored", 1 }
@@ -44,7 +44,7 @@ func orSomebody(name string) string {
 // DecisionVoided records that an approval counts no more, because whoever gave it
 // was removed before the request was decided.
 type DecisionVoided struct {
-	DecisionID   string `json:"decision_id"`
+	DecisionID   string `json:"decision_id"`   // of the decision
 	Approver     string `json:"approver"`      // id of the person
 	EvidenceHash string `json:"evidence_hash"` // of the decision, hex
 }

@@ -6,7 +6,7 @@ import "fmt"
 // CA signed, or why not. It is written afterwards, and nobody waits for it: an
 // intent without one was never signed, or the broker stopped just then.
 type CertificateSigned struct {
-	Serial      uint64 `json:"serial,string"`
+	Serial      uint64 `json:"serial,string"`         // the certificate's number
 	Intent      string `json:"intent"`                // id of the certificate.issued event
 	Certificate string `json:"certificate,omitempty"` // SHA-256 of the signed certificate on the wire, hex
 	Failure     string `json:"failure,omitempty"`     // why there is none: no-place, not-signed or check-failed
@@ -17,10 +17,10 @@ func (d CertificateSigned) Summary() string        { return signed("certificate"
 
 // HostCertificateSigned is the same for host.certificate_issued.
 type HostCertificateSigned struct {
-	Serial      uint64 `json:"serial,string"`
+	Serial      uint64 `json:"serial,string"`         // the certificate's number
 	Intent      string `json:"intent"`                // id of the host.certificate_issued event
 	Certificate string `json:"certificate,omitempty"` // SHA-256 of the signed certificate on the wire, hex
-	Failure     string `json:"failure,omitempty"`
+	Failure     string `json:"failure,omitempty"`     // why there is none, as in certificate.signed
 }
 
 func (HostCertificateSigned) EventType() (string, int) { return "host.certificate_signed", 1 }

@@ -9,10 +9,10 @@ import (
 
 // StreamStarted records that the log goes somewhere that it did not go before.
 type StreamStarted struct {
-	Stream      string `json:"stream"`
-	Destination string `json:"destination"` // without secrets
-	Before      string `json:"before,omitempty"`
-	Next        uint64 `json:"next,string"` // the first entry that goes there
+	Stream      string `json:"stream"`           // its name in the file of streams
+	Destination string `json:"destination"`      // without secrets
+	Before      string `json:"before,omitempty"` // where it went until now, without secrets
+	Next        uint64 `json:"next,string"`      // index of the first entry that goes there
 }
 
 func (StreamStarted) EventType() (string, int) { return "stream.started", 1 }
@@ -22,10 +22,10 @@ func (d StreamStarted) Summary() string {
 
 // StreamLagging records that a receiver has not taken the log for too long.
 type StreamLagging struct {
-	Stream string    `json:"stream"`
-	Next   uint64    `json:"next,string"` // the entry that waits
-	Since  time.Time `json:"since"`
-	Reason string    `json:"reason"`
+	Stream string    `json:"stream"`      // its name in the file of streams
+	Next   uint64    `json:"next,string"` // index of the entry that waits
+	Since  time.Time `json:"since"`       // when it began to wait
+	Reason string    `json:"reason"`      // why the receiver does not take it, in words for people
 }
 
 func (StreamLagging) EventType() (string, int) { return "stream.lagging", 1 }
@@ -33,10 +33,10 @@ func (d StreamLagging) Summary() string {
 	return fmt.Sprintf("cannot send the log to %s since %s: %s", d.Stream, d.Since.Format("2006-01-02 15:04 MST"), d.Reason)
 }
 
-// StreamCaughtUp records that it takes it again.
+// StreamCaughtUp records that a receiver takes the log again.
 type StreamCaughtUp struct {
-	Stream string `json:"stream"`
-	Next   uint64 `json:"next,string"`
+	Stream string `json:"stream"`      // its name in the file of streams
+	Next   uint64 `json:"next,string"` // index of the first entry that it has not taken yet
 }
 
 func (StreamCaughtUp) EventType() (string, int) { return "stream.caught_up", 1 }

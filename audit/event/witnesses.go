@@ -21,7 +21,7 @@ func (d WitnessesLag) Summary() string {
 	return fmt.Sprintf("waits for witnesses since %s: %s", d.Since.Format("2006-01-02 15:04 MST"), strings.Join(d.Silent, ", "))
 }
 
-// WitnessesCaughtUp records that enough of them have cosigned the newest head again.
+// WitnessesCaughtUp records that enough witnesses have cosigned the newest head again.
 type WitnessesCaughtUp struct {
 	Size uint64 `json:"size,string"` // of that head
 }
@@ -33,9 +33,9 @@ func (d WitnessesCaughtUp) Summary() string {
 
 // WitnessContradicts records that a witness remembers another log.
 type WitnessContradicts struct {
-	Witness string `json:"witness"`
+	Witness string `json:"witness"`     // its name, as in the file of witnesses
 	Size    uint64 `json:"size,string"` // of the head that it was asked about
-	Reason  string `json:"reason"`
+	Reason  string `json:"reason"`      // what it says, in words for people
 }
 
 func (WitnessContradicts) EventType() (string, int) { return "witness.contradicts", 1 }

@@ -59,7 +59,7 @@ var quiet = slog.New(slog.DiscardHandler)
 func grow(t testing.TB, log *audit.Log, n int) {
 	t.Helper()
 	for range n {
-		_, err := log.Record(t.Context(), event.New(time.Now(), event.Actor{Kind: event.Broker}, "", event.Subject{}, event.RequestClosed{State: "expired"}))
+		_, err := log.Record(t.Context(), event.New(time.Now(), event.Actor{Kind: event.Broker}, "", event.Subject{}, event.KeysLoaded{}))
 		must(t, err)
 	}
 }

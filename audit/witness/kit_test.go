@@ -63,7 +63,7 @@ func (l *ledger) open(t *testing.T) *audit.Log {
 func (l *ledger) grow(t *testing.T, n int) {
 	t.Helper()
 	for range n {
-		e := event.New(time.Now(), event.Actor{Kind: event.Broker}, "", event.Subject{}, event.RequestClosed{State: "expired"})
+		e := event.New(time.Now(), event.Actor{Kind: event.Broker}, "", event.Subject{}, event.KeysLoaded{})
 		_, err := l.Record(t.Context(), e)
 		must(t, err)
 	}

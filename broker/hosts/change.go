@@ -34,7 +34,7 @@ func (r *Registry) OnlyOperators(ctx context.Context, c identity.Caller, action,
 	if c.Has(api.Operator) {
 		return nil
 	}
-	r.cfg.Log.Refused(ctx, event.New(r.cfg.Clock.Now(), c.Actor(), c.Source, event.Subject{HostID: hostID},
+	r.cfg.Log.Refused(ctx, c.Event(r.cfg.Clock.Now(), event.Subject{HostID: hostID},
 		event.AccessRefused{Action: action, Code: ErrNotOperator.Code, Reason: ErrNotOperator.Detail}))
 	return ErrNotOperator
 }
@@ -58,7 +58,7 @@ func (r *Registry) Register(ctx context.Context, c identity.Caller, in api.HostI
 		if err != nil {
 			return nil, fmt.Errorf("registering a host: %w", err)
 		}
-		e := event.New(now, c.Actor(), c.Source, event.Subject{HostID: h.ID}, event.HostRegistered{
+		e := c.Event(now, event.Subject{HostID: h.ID}, event.HostRegistered{
 			Name: h.Name, Address: h.Address, Labels: h.Labels, Logins: h.Logins, HostKey: fingerprint(h.HostKey)})
 		return &e, nil
 	})
@@ -94,7 +94,7 @@ func (r *Registry) Change(ctx context.Context, c identity.Caller, nameOrID strin
 		if err != nil {
 			return nil, fmt.Errorf("changing a host: %w", err)
 		}
-		e := event.New(now, c.Actor(), c.Source, event.Subject{HostID: h.ID}, event.HostChanged{
+		e := c.Event(now, event.Subject{HostID: h.ID}, event.HostChanged{
 			Name: h.Name, Address: h.Address, Labels: h.Labels, Logins: h.Logins, HostKey: fingerprint(h.HostKey)})
 		return &e, nil
 	})
@@ -119,7 +119,7 @@ func (r *Registry) Remove(ctx context.Context, c identity.Caller, nameOrID strin
 		if _, err = tx.Exec(ctx, `UPDATE hosts SET removed_at = $2 WHERE id = $1`, h.ID, now); err != nil {
 			return nil, fmt.Errorf("removing a host: %w", err)
 		}
-		e := event.New(now, c.Actor(), c.Source, event.Subject{HostID: h.ID}, event.HostRemoved{Name: h.Name})
+		e := c.Event(now, event.Subject{HostID: h.ID}, event.HostRemoved{Name: h.Name})
 		return &e, nil
 	})
 }

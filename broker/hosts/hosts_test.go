@@ -85,7 +85,8 @@ func (k *kit) events(kind string, n int) []event.Event {
 }
 
 func person(roles ...api.Role) identity.Caller {
-	return identity.Caller{Person: identity.Person{ID: ids.New(ids.Person), Name: "Otto"}, Source: "192.0.2.1", Roles: roles}
+	return identity.Caller{Person: identity.Person{ID: ids.New(ids.Person), Name: "Otto"}, Source: "192.0.2.1", Roles: roles,
+		Policy: event.PolicyRef{Version: 1, Hash: "ab12"}}
 }
 
 var operator = person(api.Operator)

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"sallyport/audit"
+	"sallyport/internal/clock"
 	"sallyport/migrations"
 )
 
@@ -35,6 +39,9 @@ uses. It makes the role sallyport_app; give the broker a login in it, once:
 			if err != nil {
 				return err
 			}
+			if err := recordMigration(cmd.Context(), url); err != nil {
+				return err
+			}
 			if applied == 0 {
 				fmt.Fprintln(cmd.OutOrStdout(), "nothing to do: the schema is up to date")
 				return nil
@@ -46,6 +53,16 @@ uses. It makes the role sallyport_app; give the broker a login in it, once:
 	cmd.Flags().Var((*secretValue)(&url), "admin-url",
 		"PostgreSQL as administrator, such as postgres://postgres@db/sallyport. Required. [$SALLYPORT_ADMIN_URL]")
 	return cmd
+}
+
+// recordMigration puts into the log what was done to the schema, if it is not there.
+func recordMigration(ctx context.Context, adminURL string) error {
+	conn, err := pgx.Connect(ctx, adminURL)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return audit.Migrated(ctx, conn, clock.System.Now())
 }
 
 // secretValue is a flag whose value from the environment --help must not show (P11).

@@ -152,6 +152,7 @@ func (s settings) config() (server.Config, error) {
 	cfg := server.Config{
 		URL:            strings.TrimRight(s["url"], "/"),
 		Version:        version(),
+		Settings:       s.disclosed(),
 		OIDC:           server.OIDC{Issuer: s["oidc-issuer"], ClientID: s["oidc-client-id"], ClientSecret: secret, GroupsClaim: s["oidc-groups-claim"]},
 		SignInIdle:     duration("signin-idle"),
 		SignInLifetime: duration("signin-lifetime"),

@@ -17,6 +17,7 @@ import (
 
 	"sallyport/audit/cosignature"
 	"sallyport/audit/event"
+	"sallyport/evidence/controls"
 	"sallyport/evidence/pack"
 	"sallyport/internal/history"
 )
@@ -67,7 +68,7 @@ func (w *world) ask(r event.PackRequested) pack.Order {
 	w.Add(event.New(at, ada, "192.0.2.9", event.Subject{}, r))
 	tree := w.Tree(int64(len(w.Leaves)))
 	o := pack.Order{
-		ID: r.PackID, Params: pack.Params{Period: pack.NewPeriod(r.From, r.To, time.UTC), Controls: r.Controls, ControlsVersion: 1,
+		ID: r.PackID, Params: pack.Params{Period: pack.NewPeriod(r.From, r.To, time.UTC), Controls: r.Controls, ControlsVersion: controls.Version,
 			Seed: r.Seed, SeedBy: pack.SeedByAuditor},
 		Tool: "sallyportd test", MadeAt: at, MadeBy: pack.Operator{ID: ada.ID, Name: ada.Name},
 		Key: w.Key, Checkpoint: w.Checkpoint(tree.N), Start: w.Checkpoint(0), Trust: []byte("log " + w.Key + "\n"), Dir: w.T.TempDir(),

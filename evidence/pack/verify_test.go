@@ -396,7 +396,7 @@ func TestControlsFitThePopulations(t *testing.T) {
 			}
 		}
 	}
-	if fmt.Sprint(controls.Criteria("policy.activated")) != "[CC6.1 CC6.3 CC8.1]" {
+	if fmt.Sprint(controls.Criteria("policy.activated")) != "[CC6.1 CC6.3 CC8.1 A.5.3 A.5.15 A.8.9 A.8.24 A.8.32]" {
 		t.Errorf("%v", controls.Criteria("policy.activated"))
 	}
 }

@@ -70,12 +70,12 @@ var All = []Population{
 	},
 	{
 		Name:  "policy_changes",
-		About: "versions of the policy that were proposed, decided on and put into force, keys and configuration of the broker",
+		About: "versions of the policy that were proposed, decided on and put into force, keys, configuration and schema of the broker",
 		Empty: "neither policy nor configuration changed in the period, and no broker was started",
-		Types: []string{"policy.", "broker.", "provider.", "configuration.", "config.", "ca.", "retention."},
+		Types: []string{"policy.", "broker.", "database.", "provider.", "configuration.", "config.", "ca.", "retention."},
 		Fields: []string{"proposal_id", "decision_id", "verdict", "action", "comment", "code", "reason", "author", "approver", "groups",
 			"rules", "bytes", "document_hash", "proposal_hash", "diff_hash", "assurance", "evidence_hash", "id_token_hash", "keys_hash", "user_ca", "host_ca", "log", "issuer", "client_id",
-			"note_hash", "before", "name", "value"},
+			"note_hash", "before", "name", "value", "version", "schema", "configuration", "changed", "settings", "replaced"},
 	},
 	{
 		Name:   "people",
@@ -106,6 +106,14 @@ var All = []Population{
 		Fields: []string{"action", "code", "reason", "message_id", "notice", "channel", "attempts", "error", "name", "size", "lag", "state"},
 	},
 	{
+		Name:  "disclosures",
+		About: "what was shown to people by their role alone: requests, people, events and searches of the log; and evidence packs",
+		Empty: "no auditor or operator looked at anything in the period that was not theirs",
+		Types: []string{"disclosed.", "pack."},
+		Fields: []string{"what", "roles", "type", "index", "first", "last", "request", "person", "host", "states", "from", "to", "text",
+			"pack_id", "zone", "controls", "seed", "manifest", "end", "exceptions", "missing", "code", "reason"},
+	},
+	{
 		Name:   "access_reviews",
 		About:  "periodic reviews of who can reach what",
 		Empty:  "no access review was held in Sallyport in the period",
@@ -117,7 +125,7 @@ var All = []Population{
 		About:  "events of all other types, so that the lists together are the whole log of the period",
 		Empty:  "every event of the period is in one of the other lists",
 		Types:  []string{""},
-		Fields: []string{"pack_id", "from", "to", "name", "code", "reason", "state", "error"},
+		Fields: []string{"name", "code", "reason", "state", "error"},
 	},
 }
 

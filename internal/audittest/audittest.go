@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/mod/sumdb/note"
 
@@ -40,12 +41,39 @@ func NewKey(t testing.TB) Key {
 func Open(t testing.TB, pool *pgxpool.Pool, c clock.Clock) *audit.Log {
 	t.Helper()
 	key := NewKey(t)
+	Complete(t, pool)
 	log, err := audit.Open(t.Context(), audit.Config{Pool: pool, Signer: key.Signer, VerifierKey: key.Verifier, Clock: c})
 	if err != nil {
 		t.Fatalf("opening the log: %v", err)
 	}
 	Run(t, log.Run)
 	return log
+}
+
+// Complete makes the test fail in the end if an event lacks what its type must have:
+// see event.Circumstances. It belongs after the database is made, and before what
+// writes to the log is started. A database that is gone by then has nothing to check.
+func Complete(t testing.TB, pool *pgxpool.Pool) {
+	t.Cleanup(func() {
+		rows, err := pool.Query(context.Background(), "SELECT leaf FROM audit.entries UNION ALL SELECT leaf FROM audit.pending")
+		if err != nil {
+			t.Logf("reading the log in the end: %v", err)
+			return
+		}
+		leaves, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			t.Errorf("reading the log in the end: %v", err)
+		}
+		for _, leaf := range leaves {
+			e, err := event.Decode(leaf)
+			if err == nil {
+				err = e.Complete()
+			}
+			if err != nil {
+				t.Errorf("%v", err)
+			}
+		}
+	})
 }
 
 // Run keeps something running until the test ends, which fails if it gives up.

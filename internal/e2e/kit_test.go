@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sallyport/api"
+	"sallyport/internal/audittest"
 	"sallyport/internal/child"
 	"sallyport/internal/dex"
 	"sallyport/internal/loopback"
@@ -98,6 +99,7 @@ func newHouseOn(t testing.TB, policy string, db *pgtest.DB) *house {
 	h.run(programs.sallyportd, "ca", "init", "--dir", h.keys, "--origin", "e2e.example.com/log")
 	addr := freeAddress(t)
 	h.URL = "http://" + addr
+	audittest.Complete(t, db.Pool)
 	var err error
 	h.provider, err = dex.Start(t.Context(), dex.Config{RedirectURIs: []string{h.URL + "/signin/callback"}})
 	if err != nil {

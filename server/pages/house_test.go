@@ -30,18 +30,19 @@ import (
 // just enough behaviour to walk through the pages. The rules are not its
 // business; it can be told what to refuse.
 type house struct {
-	clock  clock.Clock
-	mu     sync.Mutex
-	people map[string]identity.Caller // by the first part of their address
-	hosts  []api.Host
-	asked  []api.Request // newest first
-	leaves []audit.Entry
-	inputs []any // what was asked of the house, in order
-	refuse error // answers every change, if set
-	lent   []api.Delegation
-	behalf map[string]*api.Delegate // by request, who decides on it, and verdict
-	signed bool                     // the provider signs reviews, and decisions on the policy
-	sentTo []string                 // where those come back to who were sent to the provider
+	clock     clock.Clock
+	mu        sync.Mutex
+	people    map[string]identity.Caller // by the first part of their address
+	hosts     []api.Host
+	asked     []api.Request // newest first
+	leaves    []audit.Entry
+	disclosed []disclosed
+	inputs    []any // what was asked of the house, in order
+	refuse    error // answers every change, if set
+	lent      []api.Delegation
+	behalf    map[string]*api.Delegate // by request, who decides on it, and verdict
+	signed    bool                     // the provider signs reviews, and decisions on the policy
+	sentTo    []string                 // where those come back to who were sent to the provider
 }
 
 var (
@@ -459,6 +460,27 @@ func (h *house) Notifications(_ context.Context, c identity.Caller, action strin
 		}
 	}
 	return page, nil
+}
+
+func (h *house) DiscloseSearch(_ context.Context, c identity.Caller, f audit.Filter) error {
+	return h.disclose(c, f)
+}
+
+func (h *house) DiscloseEntry(_ context.Context, c identity.Caller, e audit.Entry) error {
+	return h.disclose(c, e.Index)
+}
+
+// disclosed is what somebody was shown of the log.
+type disclosed struct {
+	personID string
+	what     any // a filter or an index
+}
+
+func (h *house) disclose(c identity.Caller, what any) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.disclosed = append(h.disclosed, disclosed{c.ID, what})
+	return h.refuse
 }
 
 func (h *house) OnlyAuditors(_ context.Context, c identity.Caller, action string) error {

@@ -79,7 +79,7 @@ func (f logFilter) Kinds() [][2]string {
 		{"", "Everything"}, {"person.", "Sign-ins"}, {"request.", "Requests and decisions"}, {"grant.", "Grants"},
 		{"delegation.", "Delegations"},
 		{"certificate.", "Certificates"}, {"host.", "Hosts"}, {"policy.", "Policy"}, {"token.", "Tokens"},
-		{"access.", "Refused access"}, {"broker.", "Broker"},
+		{"access.", "Refused access"}, {"disclosed.", "What was read"}, {"broker.", "Broker"},
 	}
 	if !slices.ContainsFunc(kinds, func(k [2]string) bool { return k[0] == f.Type }) {
 		kinds = append(kinds, [2]string{f.Type, f.Type}) // one exact type, from a link
@@ -124,6 +124,9 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 	}
 	found, err := p.cfg.Log.Search(r.Context(), f)
 	if err != nil {
+		return err
+	}
+	if err := p.cfg.Approvals.DiscloseSearch(r.Context(), c, f); err != nil {
 		return err
 	}
 	for _, entry := range found.Entries {
@@ -208,7 +211,7 @@ type eventPage struct {
 type field struct{ Name, Value string }
 
 func (p *Pages) event(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
-	entry, err := p.entry(r)
+	entry, err := p.entry(r, c)
 	if err != nil {
 		return err
 	}
@@ -231,7 +234,7 @@ func (p *Pages) event(w http.ResponseWriter, r *http.Request, c identity.Caller)
 
 // leaf is the event's exact bytes.
 func (p *Pages) leaf(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
-	entry, err := p.entry(r)
+	entry, err := p.entry(r, c)
 	if err != nil {
 		return err
 	}
@@ -241,7 +244,7 @@ func (p *Pages) leaf(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 
 // receipt is the event's c2sp.org/tlog-proof.
 func (p *Pages) receipt(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
-	entry, err := p.entry(r)
+	entry, err := p.entry(r, c)
 	if err != nil {
 		return err
 	}
@@ -253,13 +256,18 @@ func (p *Pages) receipt(w http.ResponseWriter, r *http.Request, c identity.Calle
 	return nil
 }
 
-// entry is the entry that the address names.
-func (p *Pages) entry(r *http.Request) (audit.Entry, error) {
+// entry is the entry that the address names, once it is recorded that the caller
+// reads it.
+func (p *Pages) entry(r *http.Request, c identity.Caller) (audit.Entry, error) {
 	index, err := strconv.ParseInt(chi.URLParam(r, "index"), 10, 64)
 	if err != nil || index < 0 {
 		return audit.Entry{}, audit.ErrNoEntry
 	}
-	return p.cfg.Log.Entry(r.Context(), index)
+	entry, err := p.cfg.Log.Entry(r.Context(), index)
+	if err != nil {
+		return audit.Entry{}, err
+	}
+	return entry, p.cfg.Approvals.DiscloseEntry(r.Context(), c, entry)
 }
 
 func download(w http.ResponseWriter, contentType, name string, body []byte) {

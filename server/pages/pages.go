@@ -48,6 +48,8 @@ type Approvals interface {
 	RestorePerson(ctx context.Context, c identity.Caller, id, reason string) (api.KnownPerson, error)
 	Notifications(ctx context.Context, c identity.Caller, action string, f notify.Filter) (api.Page[api.Notification], error)
 	OnlyAuditors(ctx context.Context, c identity.Caller, action string) error
+	DiscloseSearch(ctx context.Context, c identity.Caller, f audit.Filter) error
+	DiscloseEntry(ctx context.Context, c identity.Caller, e audit.Entry) error
 	Explain(ctx context.Context, c identity.Caller, in api.ExplainInput) (api.Explanation, error)
 	HostReach(ctx context.Context, c identity.Caller, nameOrID, login, cursor string, limit int) (api.HostReach, error)
 	CountProposals(ctx context.Context, c identity.Caller) (int, error)

@@ -280,6 +280,24 @@ func TestUnknownThings(t *testing.T) {
 	}
 }
 
+// Whoever reads the log leaves a trace, or reads nothing.
+func TestReadingTheLogIsDisclosedFirst(t *testing.T) {
+	t.Parallel()
+	h, v := open(t)
+	paths := map[string]any{"/log?text=failover": audit.Filter{Text: "failover", Limit: 50}, "/log/events/1": int64(1),
+		"/log/events/2/leaf": int64(2), "/log/events/3/receipt": int64(3)}
+	for path, what := range paths {
+		h.disclosed, h.refuse = nil, nil
+		if w := v.get("auditor", path); w.Code != http.StatusOK || len(h.disclosed) != 1 || h.disclosed[0].what != what {
+			t.Errorf("%s: status %d, disclosed %+v", path, w.Code, h.disclosed)
+		}
+		h.refuse = audit.ErrUnavailable
+		if w := v.get("auditor", path); w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "person.signed_in") {
+			t.Errorf("%s: status %d although it could not be recorded", path, w.Code)
+		}
+	}
+}
+
 func TestLogFiltersAndPages(t *testing.T) {
 	t.Parallel()
 	h, v := open(t)

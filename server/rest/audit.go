@@ -36,6 +36,9 @@ func (a *API) audit() {
 		if err != nil {
 			return nil, err
 		}
+		if err := a.Approvals.DiscloseEntry(ctx, c, entry); err != nil {
+			return nil, err
+		}
 		return &body[api.Event]{entry.API(true)}, nil
 	})
 	register(a, huma.Operation{
@@ -44,6 +47,13 @@ func (a *API) audit() {
 		Description: "Text that can be verified offline with the log's verifier key, /log/vkey.",
 	}, func(ctx context.Context, c identity.Caller, in *eventIndex) (*textOutput, error) {
 		if err := a.Approvals.OnlyAuditors(ctx, c, "GET /api/v1/audit/events/{index}/receipt"); err != nil {
+			return nil, err
+		}
+		entry, err := a.Log.Entry(ctx, in.Index)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.Approvals.DiscloseEntry(ctx, c, entry); err != nil {
 			return nil, err
 		}
 		text, err := a.Log.Receipt(ctx, in.Index)
@@ -81,9 +91,13 @@ func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput
 	if err != nil {
 		return nil, err
 	}
-	found, err := a.Log.Search(ctx, audit.Filter{Type: in.Type, RequestID: in.Request, PersonID: in.Person,
-		HostID: in.Host, From: from, To: to, Text: in.Text, Before: in.Before, After: in.After, Limit: in.Limit})
+	f := audit.Filter{Type: in.Type, RequestID: in.Request, PersonID: in.Person,
+		HostID: in.Host, From: from, To: to, Text: in.Text, Before: in.Before, After: in.After, Limit: in.Limit}
+	found, err := a.Log.Search(ctx, f)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.Approvals.DiscloseSearch(ctx, c, f); err != nil {
 		return nil, err
 	}
 	p := api.EventPage{Page: api.Page[api.Event]{Items: make([]api.Event, len(found.Entries))}}

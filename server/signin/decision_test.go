@@ -13,6 +13,7 @@ import (
 
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/internal/ids"
 	"sallyport/internal/oidctest"
 	"sallyport/server/signin"
 )
@@ -171,7 +172,7 @@ func TestDecisionTripIsBoundToItsBrowser(t *testing.T) {
 	refused("after signing out", honest, back, http.StatusUnauthorized)
 	back = other.decideUpTo("req-1")
 	in := k.signIns()
-	must(t, k.people.SignOut(t.Context(), identity.SignedIn{ID: in[len(in)-1], Via: identity.ViaWeb}, "192.0.2.7"))
+	must(t, k.people.SignOut(t.Context(), identity.SignedIn{ID: in[len(in)-1], Via: identity.ViaWeb, Person: identity.Person{ID: ids.New(ids.Person)}}, "192.0.2.7"))
 	refused("after being signed out elsewhere", other, back, http.StatusUnauthorized)
 }
 

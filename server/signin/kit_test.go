@@ -26,6 +26,7 @@ import (
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
 	"sallyport/audit"
+	"sallyport/audit/event"
 	"sallyport/internal/audittest"
 	"sallyport/internal/clock"
 	"sallyport/internal/oidctest"
@@ -76,11 +77,12 @@ func newKit(t *testing.T, change ...func(*kit)) *kit {
 	k.config = signin.Config{
 		URL: k.URL, Issuer: k.provider.URL, ClientID: oidctest.ClientID, ClientSecret: oidctest.ClientSecret,
 		GroupsClaim: "groups", People: k.people, Decisions: k.decisions, Pool: k.db.Pool, TokenKey: k.key,
-		Roles: func(groups []string) []api.Role {
+		Roles: func(groups []string) ([]api.Role, event.PolicyRef) {
+			policy := event.PolicyRef{Version: 1, Hash: "ab12"}
 			if slices.Contains(groups, "operators") {
-				return []api.Role{api.Operator}
+				return []api.Role{api.Operator}, policy
 			}
-			return nil
+			return nil, policy
 		},
 		Idle: idle, Lifetime: lifetime, Clock: k.clock, Logger: logger,
 	}

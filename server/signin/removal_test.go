@@ -17,7 +17,7 @@ import (
 // remove keeps a person out, as package approvals does for an operator.
 func (k *kit) remove(id string) {
 	k.t.Helper()
-	operator, err := k.people.SignIn(k.t.Context(), identity.Claims{Issuer: "https://id.test", Subject: "otto", Name: "Otto"}, "web", "")
+	operator, err := k.people.SignIn(k.t.Context(), identity.Claims{Issuer: "https://id.test", Subject: "otto", Name: "Otto"}, "web", "192.0.2.7")
 	must(k.t, err)
 	must(k.t, pgx.BeginFunc(k.t.Context(), k.db.Pool, func(tx pgx.Tx) error {
 		_, err := k.people.Remove(k.t.Context(), tx, id, identity.Removal{At: k.clock.Now(), By: operator.ID, Why: "left"})

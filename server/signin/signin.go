@@ -36,6 +36,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals/identity"
+	"sallyport/audit/event"
 	"sallyport/internal/clock"
 	"sallyport/internal/refusal"
 	"sallyport/internal/throttle"
@@ -65,8 +66,9 @@ type Config struct {
 	TokenKey ed25519.PrivateKey
 	// Decisions takes what the provider signs.
 	Decisions Decisions
-	// Roles tells which roles the policy in force gives to members of groups.
-	Roles func(groups []string) []api.Role
+	// Roles tells which roles the policy in force gives to members of groups, and
+	// which version that is.
+	Roles func(groups []string) ([]api.Role, event.PolicyRef)
 	// Idle ends a browser's sign-in that has not been used for so long.
 	Idle time.Duration
 	// Lifetime ends every sign-in so long after the person came from the provider.
@@ -259,8 +261,9 @@ func (s *Service) caller(r *http.Request, in identity.SignedIn) identity.Caller 
 	if in.Via == identity.ViaWeb {
 		via = identity.ViaWeb
 	}
+	roles, policy := s.cfg.Roles(in.Person.Groups)
 	return identity.Caller{Person: in.Person, Source: source(r), AuthTime: in.AuthTime, AMR: in.AMR, ACR: in.ACR, Via: via,
-		Roles: s.cfg.Roles(in.Person.Groups)}
+		Roles: roles, Policy: policy}
 }
 
 // bearer is the sally's sign-in that an Authorization header proves.

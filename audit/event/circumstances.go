@@ -1,0 +1,155 @@
+package event
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// Circumstances are what the events of a type say beside their data: who caused
+// them, about what, under which policy. Whatever a type must name is there in every
+// event of it; Complete checks that.
+type Circumstances struct {
+	// By are the kinds of actor that cause it.
+	By []Kind
+	// Stranger: the actor may be somebody whom nobody has identified yet.
+	Stranger bool
+	// Policy: a version of the policy decided, or gave the role that decided.
+	Policy bool
+	// Request, Person and Host must be named by the subject.
+	Request, Person, Host bool
+	// Behalf: it was done for somebody else, who is named.
+	Behalf bool
+}
+
+var (
+	person   = []Kind{Person}
+	itself   = []Kind{Broker}
+	anybody  = []Kind{Person, Broker}
+	byRole   = Circumstances{By: person, Policy: true}
+	byItself = Circumstances{By: itself}
+	onDemand = Circumstances{By: itself, Behalf: true}
+	signing  = Circumstances{By: person, Person: true}
+)
+
+// circumstances of every type in the catalogue.
+var circumstances = map[string]Circumstances{
+	"person.signed_in":      signing,
+	"person.sign_in_failed": {By: person, Stranger: true},
+	"person.signed_out":     signing,
+	"token.reused":          signing,
+	"person.removed":        {By: person, Policy: true, Person: true},
+	"person.restored":       {By: person, Policy: true, Person: true},
+
+	"request.created":          {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"request.refused":          {By: person, Policy: true, Person: true},
+	"request.decided":          {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"request.decision_refused": {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"request.decision_voided":  {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"request.closed":           {By: anybody, Policy: true, Request: true, Person: true, Host: true},
+	"grant.started":            {By: anybody, Policy: true, Request: true, Person: true, Host: true},
+	"grant.ended":              {By: anybody, Policy: true, Request: true, Person: true, Host: true},
+	"delegation.made":          {By: person, Policy: true, Person: true},
+	"delegation.ended":         {By: person, Policy: true, Person: true},
+
+	"emergency.started": {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"review.given":      {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"review.refused":    {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"review.overdue":    {By: itself, Policy: true, Request: true, Person: true, Host: true},
+
+	"certificate.issued":      {By: person, Policy: true, Request: true, Host: true},
+	"certificate.refused":     {By: person, Policy: true},
+	"certificate.signed":      {By: itself, Policy: true, Request: true, Person: true, Host: true, Behalf: true},
+	"host.certificate_issued": {By: person, Policy: true, Host: true},
+	"host.certificate_signed": {By: itself, Policy: true, Host: true, Behalf: true},
+
+	"message.failed": byItself,
+
+	"host.registered": {By: person, Policy: true, Host: true},
+	"host.changed":    {By: person, Policy: true, Host: true},
+	"host.removed":    {By: person, Policy: true, Host: true},
+
+	"policy.proposed":  byRole,
+	"policy.decided":   {By: person, Policy: true, Person: true},
+	"policy.withdrawn": {By: person, Policy: true, Person: true},
+	"policy.refused":   byRole,
+	"policy.activated": {By: anybody, Policy: true},
+
+	"broker.started":     byItself,
+	"broker.configured":  byItself,
+	"broker.keys_loaded": byItself,
+	"database.migrated":  byItself,
+	"provider.keys_seen": byItself,
+
+	"witness.lagging":     byItself,
+	"witness.caught_up":   byItself,
+	"witness.contradicts": byItself,
+	"stream.started":      byItself,
+	"stream.lagging":      byItself,
+	"stream.caught_up":    byItself,
+
+	"access.refused":     byRole,
+	"disclosed.search":   byRole,
+	"disclosed.event":    byRole,
+	"disclosed.entries":  byRole,
+	"disclosed.request":  {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"disclosed.requests": byRole,
+	"disclosed.people":   byRole,
+	"disclosed.messages": byRole,
+
+	"pack.requested":  byRole,
+	"pack.made":       onDemand,
+	"pack.failed":     onDemand,
+	"pack.downloaded": byRole,
+}
+
+// CircumstancesOf a type in the catalogue; ok is false for others.
+func CircumstancesOf(eventType string) (c Circumstances, ok bool) {
+	c, ok = circumstances[eventType]
+	return c, ok
+}
+
+// Complete says what an event lacks that its type must have, or nil:
+//
+//  1. An id, a time, and data of the catalogue.
+//  2. An actor of a kind that causes it, and their id, unless nobody knows it yet;
+//     the broker has none.
+//  3. The address that it came from, unless the broker did it by itself.
+//  4. The version and hash of the policy, what it is about, and for whom, as the
+//     type's circumstances demand.
+func (e Event) Complete() error {
+	c, known := circumstances[e.Type]
+	lacks := func(what string) error { return fmt.Errorf("event %s of type %s has %s", e.ID, e.Type, what) }
+	switch broker := e.Actor.Kind == Broker; {
+	case !known || e.Data == nil:
+		return lacks("a type that is not in the catalogue")
+	case e.ID == uuid.Nil || e.Time.IsZero():
+		return lacks("no id or no time")
+	case !slices.Contains(c.By, e.Actor.Kind):
+		return lacks(fmt.Sprintf("an actor of kind %q", e.Actor.Kind))
+	case broker == (e.Actor.ID != "") && !c.Stranger:
+		return lacks(fmt.Sprintf("an actor of kind %q with the id %q", e.Actor.Kind, e.Actor.ID))
+	case e.Source == "" && !broker:
+		return lacks("no source address")
+	case e.Source != "" && !address(e.Source):
+		return lacks(fmt.Sprintf("the source address %q", e.Source))
+	case c.Policy && (e.Policy == nil || e.Policy.Version < 1 || e.Policy.Hash == ""):
+		return lacks("no version of the policy")
+	case c.Request && e.Subject.RequestID == "":
+		return lacks("no request")
+	case c.Person && e.Subject.PersonID == "":
+		return lacks("no person whom it concerns")
+	case c.Host && e.Subject.HostID == "":
+		return lacks("no host")
+	case c.Behalf && (e.OnBehalfOf == nil || e.OnBehalfOf.ID == ""):
+		return lacks("nobody for whom it was done")
+	}
+	return nil
+}
+
+func address(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil
+}
