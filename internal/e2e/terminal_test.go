@@ -22,6 +22,14 @@ func TestTerminal(t *testing.T) {
 	runTerminal(t, h, "testdata/terminal")
 }
 
+// An auditor takes evidence away and verifies it elsewhere: see testdata/evidence.
+func TestEvidenceInATerminal(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, policy)
+	h.register("web-1", map[string]string{"class": "web"}, "web")
+	runTerminal(t, h, "testdata/evidence")
+}
+
 // runTerminal runs the scripts in the folder, in which people use sally.
 func runTerminal(t *testing.T, h *house, dir string) {
 	t.Helper()
