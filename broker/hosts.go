@@ -103,6 +103,9 @@ func (b *Broker) issueHost(ctx context.Context, c identity.Caller, nameOrID stri
 		pre      *certs.PreCertificate
 		e        event.Event
 	)
+	if err := b.held(); err != nil {
+		return none, err
+	}
 	err := pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) (err error) {
 		template, pre, e, err = b.intendHost(ctx, tx, c, nameOrID)
 		return err

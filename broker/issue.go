@@ -88,10 +88,8 @@ func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string,
 	if !ids.Valid(ids.Request, requestID) {
 		return none, nil, approvals.ErrUnknownRequest
 	}
-	if b.cfg.Hold != nil {
-		if err := b.cfg.Hold(); err != nil {
-			return none, nil, err
-		}
+	if err := b.held(); err != nil {
+		return none, nil, err
 	}
 	key, err := certs.ParseKey(in.PublicKey)
 	if err != nil {
@@ -279,6 +277,14 @@ func decisions(g approvals.Grant) []string {
 		hashes[i] = d.Hash
 	}
 	return hashes
+}
+
+// held says why no certificate may be issued now, whoever asks.
+func (b *Broker) held() error {
+	if b.cfg.Hold == nil {
+		return nil
+	}
+	return b.cfg.Hold()
 }
 
 // issued is the event of the intent.

@@ -87,6 +87,9 @@ func TestBrokerWithAWitness(t *testing.T) {
 	if got := problemOf(t, k.do(t, "engineer", "POST", "/api/v1/requests/"+again.ID+"/certificates", k.proven(t, again.ID)), 503); got.Code != "log-unwitnessed" {
 		t.Errorf("after eleven minutes: %+v", got)
 	}
+	if got := problemOf(t, k.do(t, "operator", "POST", "/api/v1/hosts/web-1/certificate", ""), 503); got.Code != "log-unwitnessed" {
+		t.Errorf("a host's certificate after eleven minutes: %+v", got)
+	}
 	k.ask(t, "web-1", "web") // everything else goes on
 }
 
