@@ -207,6 +207,7 @@ type Request struct {
 	Decisions           []Decision        `json:"decisions,omitempty"`
 	Certificates        []CertificateInfo `json:"certificates,omitempty"`
 	Timeline            []Event           `json:"timeline,omitempty" doc:"The events of this request, oldest first"`
+	Pruned              *Pruned           `json:"pruned,omitempty" doc:"If older events of it were pruned: where they are"`
 	Emergency           *Emergency        `json:"emergency,omitempty"`
 	Extends             string            `json:"extends,omitempty" doc:"The request whose grant this one follows without a gap"`
 	ExtendedBy          string            `json:"extended_by,omitempty" doc:"The request that follows this one's grant; it waits, or has or had a grant"`
@@ -414,7 +415,20 @@ type Page[T any] struct {
 // EventPage is one page of the log, newest first.
 type EventPage struct {
 	Page[Event]
-	Previous string `json:"previous,omitempty" doc:"Cursor of the page with newer events, for after; empty on the first"`
+	Previous string  `json:"previous,omitempty" doc:"Cursor of the page with newer events, for after; empty on the first"`
+	Pruned   *Pruned `json:"pruned,omitempty" doc:"On the last page, if older events were pruned: where they are"`
+}
+
+// Pruned says where events are that were archived and removed from the database. Their
+// receipts can still be had.
+type Pruned struct {
+	Event         int64     `json:"event" doc:"Index of the event that says so"`
+	At            time.Time `json:"at"`
+	Before        int64     `json:"before" doc:"Events with a lower index are gone"`
+	Earliest      time.Time `json:"earliest" doc:"Times of the events in the archive"`
+	Latest        time.Time `json:"latest"`
+	Archive       string    `json:"archive" doc:"Name of the archive with the newest of them, an evidence pack"`
+	ArchiveSHA256 string    `json:"archive_sha256" doc:"Its hash"`
 }
 
 // Problem is an error as RFC 9457 has it, with a hint.

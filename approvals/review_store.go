@@ -70,7 +70,8 @@ func (s *Service) addReviews(ctx context.Context, db querier, list []*request) e
 	return nil
 }
 
-// reviewLogged reports whether the log has the request's review, exactly.
+// reviewLogged reports whether the log has the request's review, exactly; or had it,
+// and the emergency was pruned, which is done with those only that were reviewed.
 func (s *Service) reviewLogged(ctx context.Context, r *request) (bool, error) {
 	entries, err := s.cfg.Log.Entries(ctx, audit.Filter{RequestID: r.id, Type: "review.given"})
 	if err != nil {
@@ -86,7 +87,18 @@ func (s *Service) reviewLogged(ctx context.Context, r *request) (bool, error) {
 			return true, nil
 		}
 	}
-	return false, nil
+	return s.emergencyPruned(ctx, r)
+}
+
+// emergencyPruned reports whether the log begins after the emergency. One that is
+// there, or waits for its place, has a start in the log.
+func (s *Service) emergencyPruned(ctx context.Context, r *request) (bool, error) {
+	started, err := s.cfg.Log.Entries(ctx, audit.Filter{RequestID: r.id, Type: "emergency.started", Limit: 1})
+	if err != nil || len(started) > 0 {
+		return false, err
+	}
+	records, err := s.cfg.Log.Prunes(ctx)
+	return len(records) > 0 && r.terms.CreatedAt.Before(records[0].Time), err
 }
 
 // waitsForReview is true of a row e of emergencies that nobody has reviewed.

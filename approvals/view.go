@@ -52,6 +52,13 @@ func (s *Service) Get(ctx context.Context, c identity.Caller, id string) (api.Re
 		}
 		out.Timeline = append(out.Timeline, e.API(false))
 	}
+	if n := len(entries); n == 0 || !entries[n-1].Begins() {
+		pruned, err := s.cfg.Log.LastPruned(ctx, r.terms.CreatedAt)
+		if err != nil {
+			return api.Request{}, err
+		}
+		out.Pruned = pruned.API()
+	}
 	return out, nil
 }
 

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -9,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"sallyport/audit"
 	"sallyport/audit/event"
 	"sallyport/internal/pgtest"
 )
@@ -18,6 +21,26 @@ import (
 // BenchmarkRecord measures events from Record to their place in the log, on a
 // PostgreSQL with fsync on. Compare runs on one machine only; p99 is beside the mean.
 func BenchmarkRecord(b *testing.B) {
+	benchmark(b, func(l *audit.Log) func(context.Context, event.Event) error {
+		return func(ctx context.Context, e event.Event) error {
+			_, err := l.Record(ctx, e)
+			return err
+		}
+	})
+}
+
+// BenchmarkAppend measures the same by the lane, with rows that cost nothing.
+func BenchmarkAppend(b *testing.B) {
+	benchmark(b, func(l *audit.Log) func(context.Context, event.Event) error {
+		lane := audit.NewLane(l, func(_ context.Context, _ pgx.Tx, rows []int) ([]error, error) { return make([]error, len(rows)), nil })
+		return func(ctx context.Context, e event.Event) error {
+			_, err := lane.Append(ctx, e, 0)
+			return err
+		}
+	})
+}
+
+func benchmark(b *testing.B, way func(*audit.Log) func(context.Context, event.Event) error) {
 	_, db := pgtest.NewCluster(b, true)
 	cfg, err := pgxpool.ParseConfig(db.URL)
 	if err != nil {
@@ -31,6 +54,7 @@ func BenchmarkRecord(b *testing.B) {
 	b.Cleanup(pool.Close)
 	k := newKeys(b, "log.example.com")
 	l := open(b, config(pool, k))
+	record := way(l)
 	run(b, l)
 	certificate := event.CertificateIssued{Serial: 1, KeyID: "req-4f8k2m9qhx1z:per-4f8k2m9qhx1z", Login: "dba", Host: "db-1",
 		Principal: "dba@host-7k3m9q2x4f8h", PreCertificate: make([]byte, 400), Decisions: []string{"ab", "cd"}}
@@ -48,7 +72,7 @@ func BenchmarkRecord(b *testing.B) {
 					for left.Add(-1) >= 0 {
 						begin := time.Now()
 						e := event.New(begin, event.Actor{Kind: event.Person, ID: "per-4f8k2m9qhx1z"}, "192.0.2.1", subject, certificate)
-						if _, err := l.Record(b.Context(), e); err != nil {
+						if err := record(b.Context(), e); err != nil {
 							b.Error(err)
 							return
 						}

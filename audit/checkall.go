@@ -12,16 +12,18 @@ import (
 
 	"sallyport/audit/checkpoint"
 	"sallyport/audit/event"
+	"sallyport/audit/retention"
 )
 
 // CheckAll re-verifies the whole log in the database against the log's public
 // key, in one snapshot, and returns its tree:
 //
-//  1. indexes are 0..n-1, and every leaf decodes;
+//  1. indexes are 0..n-1, or begin where the newest record of pruning says, and every
+//     leaf decodes;
 //  2. the columns beside a leaf say what the leaf says;
 //  3. the stored tree hashes are exactly those of the leaves;
 //  4. the head has that size and root, and its checkpoint is signed by the key;
-//  5. no event both waits and has its place.
+//  5. no event both waits and has its place, and audit.event_ids has their ids.
 //
 // It shows a superuser's edits, unless he also has the log's key; against that,
 // compare the tree with a checkpoint kept elsewhere.
@@ -50,7 +52,7 @@ func checkAll(ctx context.Context, tx pgx.Tx, verifier note.Verifier) (tlog.Tree
 	if signed.N != h.size || signed.Hash != h.root {
 		return tlog.Tree{}, errors.New("the head is not what its checkpoint says")
 	}
-	hashes, err := rebuild(ctx, tx)
+	hashes, err := rebuild(ctx, tx, verifier)
 	if err != nil {
 		return tlog.Tree{}, err
 	}
@@ -74,6 +76,16 @@ func checkAll(ctx context.Context, tx pgx.Tx, verifier note.Verifier) (tlog.Tree
 	if both > 0 {
 		return tlog.Tree{}, fmt.Errorf("%d events wait although they have their places", both)
 	}
+	var ids, wrong int64
+	if err := tx.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM audit.event_ids),
+			(SELECT count(*) FROM audit.entries AS e LEFT JOIN audit.event_ids AS i USING (event_id) WHERE i.index IS DISTINCT FROM e.index)`,
+	).Scan(&ids, &wrong); err != nil {
+		return tlog.Tree{}, err
+	}
+	if ids != h.size || wrong > 0 {
+		return tlog.Tree{}, fmt.Errorf("of %d entries there are %d ids, %d of them wrong", h.size, ids, wrong)
+	}
 	return signed, nil
 }
 
@@ -92,8 +104,14 @@ func (s storedHashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return hashes, nil
 }
 
-// rebuild reads every entry and computes all tree hashes from the leaves.
-func rebuild(ctx context.Context, tx pgx.Tx) (storedHashes, error) {
+// rebuild reads every entry and computes all tree hashes from the leaves. Those of
+// leaves that were pruned it takes from the database: the root shows whether they are
+// right.
+func rebuild(ctx context.Context, tx pgx.Tx, verifier note.Verifier) (storedHashes, error) {
+	first, hashes, err := prunedHashes(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := tx.Query(ctx, `
 		SELECT index, event_id, type, time, leaf, coalesce(
 			leaf_hash = sha256('\x00'::bytea || leaf)
@@ -108,10 +126,8 @@ func rebuild(ctx context.Context, tx pgx.Tx) (storedHashes, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var (
-		hashes storedHashes
-		next   int64
-	)
+	recorded := int64(0) // entries before it were pruned, as the log's key vouches for
+	next := first
 	for ; rows.Next(); next++ {
 		var (
 			e      Entry
@@ -130,13 +146,42 @@ func rebuild(ctx context.Context, tx pgx.Tx) (storedHashes, error) {
 		if !copied || err == nil && (ev.ID != e.ID || ev.Type != e.Type) {
 			return nil, fmt.Errorf("entry %d: the columns do not say what the leaf says", e.Index)
 		}
+		if d, ok := ev.Data.(event.RetentionPruned); ok && retention.Check(d, verifier) == nil {
+			recorded = max(recorded, int64(d.Before))
+		}
 		added, err := tlog.StoredHashes(next, e.Leaf, hashes)
 		if err != nil {
 			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
 		}
 		hashes = append(hashes, added...)
 	}
+	if first > recorded {
+		return nil, fmt.Errorf("entries before %d are gone, and the log vouches for those before %d only", first, recorded)
+	}
 	return hashes, rows.Err()
+}
+
+// prunedHashes are the tree hashes of the leaves before the oldest entry, which is at
+// first.
+func prunedHashes(ctx context.Context, tx pgx.Tx) (first int64, hashes storedHashes, err error) {
+	err = tx.QueryRow(ctx, "SELECT index FROM audit.entries ORDER BY index LIMIT 1").Scan(&first)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil, nil
+	}
+	for from := int64(0); from < first && err == nil; from += scanPage {
+		var leaves []tlog.Hash
+		if leaves, err = leafHashes(ctx, tx, from, min(from+scanPage, first)); err != nil {
+			break
+		}
+		for i, leaf := range leaves {
+			var added []tlog.Hash
+			if added, err = tlog.StoredHashesForRecordHash(from+int64(i), leaf, hashes); err != nil {
+				break
+			}
+			hashes = append(hashes, added...)
+		}
+	}
+	return first, hashes, err
 }
 
 // compareHashes compares all stored tree hashes with the right ones.

@@ -174,7 +174,8 @@ func (l *Log) Entries(ctx context.Context, f Filter) ([]Entry, error) {
 	return entries, nil
 }
 
-// Entry is one entry of the log, or ErrNoEntry.
+// Entry is one entry of the log, or ErrNoEntry; ErrPruned, which names the archive, if
+// it was pruned.
 func (l *Log) Entry(ctx context.Context, index int64) (Entry, error) {
 	rows, err := l.cfg.Pool.Query(ctx,
 		"SELECT index, event_id, type, time, leaf FROM audit.entries WHERE index = $1", index)
@@ -183,7 +184,7 @@ func (l *Log) Entry(ctx context.Context, index int64) (Entry, error) {
 	}
 	e, err := pgx.CollectExactlyOneRow(rows, scanEntry)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Entry{}, ErrNoEntry
+		return Entry{}, l.pruned(ctx, index)
 	}
 	if err != nil {
 		return Entry{}, fmt.Errorf("reading entry %d: %w", index, err)
@@ -209,8 +210,9 @@ func (l *Log) byID(ctx context.Context, ids []uuid.UUID) ([]Entry, error) {
 }
 
 func entriesByID(ctx context.Context, q querier, ids []uuid.UUID) ([]Entry, error) {
-	rows, err := q.Query(ctx,
-		"SELECT index, event_id, type, time, leaf FROM audit.entries WHERE event_id = ANY ($1)", ids)
+	rows, err := q.Query(ctx, `
+		SELECT e.index, e.event_id, e.type, e.time, e.leaf
+		FROM audit.event_ids AS i JOIN audit.entries AS e ON e.index = i.index WHERE i.event_id = ANY ($1)`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("reading entries by event: %w", err)
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"sallyport/audit/checkpoint"
@@ -163,6 +165,10 @@ func (l *Log) unreadable(err error) error {
 func unavailable(err error) error {
 	if refusal.As(err) != nil {
 		return err
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "23514" && strings.HasPrefix(pg.Message, "no partition of relation") {
+		return ErrNoPartition.Because(err)
 	}
 	return ErrUnavailable.Because(err)
 }

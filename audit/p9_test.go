@@ -22,7 +22,7 @@ import (
 func backup(t *testing.T, db *pgtest.DB) (restore func()) {
 	t.Helper()
 	conn := connect(t, db.AdminURL)
-	tables := []string{"entries", "hashes", "head"}
+	tables := []string{"entries", "event_ids", "hashes", "head"}
 	for _, table := range tables {
 		execute(t, conn, "CREATE TEMP TABLE old_"+table+" AS SELECT * FROM audit."+table)
 	}
@@ -30,7 +30,7 @@ func backup(t *testing.T, db *pgtest.DB) (restore func()) {
 		t.Helper()
 		err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
 			for _, table := range append(tables, "pending") {
-				if _, err := tx.Exec(t.Context(), "ALTER TABLE audit."+table+" DISABLE TRIGGER USER; TRUNCATE audit."+table); err != nil {
+				if _, err := tx.Exec(t.Context(), "ALTER TABLE audit."+table+" DISABLE TRIGGER USER; DELETE FROM audit."+table); err != nil {
 					return err
 				}
 			}

@@ -11,6 +11,12 @@ var (
 		"the audit log in the database is behind, or contradicts, the last checkpoint that this broker knows",
 		"nothing is granted meanwhile. An operator must find out whether the database was restored, failed over or changed, "+
 			"and bring back its newest state")
+	ErrNoPartition = refusal.New(refusal.Unavailable, "log-without-partition",
+		"the audit log has no partition for its next entries, so it takes none",
+		"nothing is granted meanwhile. The broker makes partitions ahead and tries again every two seconds; "+
+			"its own log says what keeps it from that")
+	ErrPruned = refusal.New(refusal.Gone, "pruned",
+		"the entry was pruned from the database", "it is in the archive that the log names; its receipt can still be had")
 	ErrBusy = refusal.New(refusal.TooMany, "log-busy",
 		"too many events wait for the audit log",
 		"try again in a moment")

@@ -92,14 +92,22 @@ func (l *Log) FirstSince(ctx context.Context, t time.Time) (int64, error) {
 // has them, also where the entries themselves are gone. A caller asks for a few
 // thousand at a time.
 func (l *Log) LeafHashes(ctx context.Context, from, to int64) ([]tlog.Hash, error) {
+	hashes, err := leafHashes(ctx, l.cfg.Pool, from, to)
+	if err != nil {
+		return nil, l.unreadable(err)
+	}
+	return hashes, nil
+}
+
+func leafHashes(ctx context.Context, q querier, from, to int64) ([]tlog.Hash, error) {
 	if from >= to {
 		return nil, nil
 	}
 	// The stored hashes of a stretch stand together, those of leaves among them.
 	first, end := tlog.StoredHashIndex(0, from), tlog.StoredHashIndex(0, to-1)+1
-	rows, err := l.cfg.Pool.Query(ctx, "SELECT index, hash FROM audit.hashes WHERE index >= $1 AND index < $2 ORDER BY index", first, end)
+	rows, err := q.Query(ctx, "SELECT index, hash FROM audit.hashes WHERE index >= $1 AND index < $2 ORDER BY index", first, end)
 	if err != nil {
-		return nil, fmt.Errorf("reading tree hashes: %w", unavailable(err))
+		return nil, fmt.Errorf("reading tree hashes: %w", err)
 	}
 	out := make([]tlog.Hash, 0, to-from)
 	var index int64
@@ -117,10 +125,7 @@ func (l *Log) LeafHashes(ctx context.Context, from, to int64) ([]tlog.Hash, erro
 	if err == nil && int64(len(out)) != to-from {
 		err = errMissingHash
 	}
-	if err != nil {
-		return nil, l.unreadable(err)
-	}
-	return out, nil
+	return out, err
 }
 
 // Hashes reads the stored hashes of the tree, for proofs about it.

@@ -37,6 +37,9 @@ type Found struct {
 	// had read as much as one search may; there may be more from Next on, or with a
 	// Filter.After from Newer on.
 	Thorough bool
+	// Pruned is about the entries that the search did not find because they were
+	// pruned, if it came to where they would be.
+	Pruned *Pruned
 }
 
 // Search finds entries by all that a filter can say, newest first. Its cost does
@@ -72,7 +75,13 @@ func (l *Log) Search(ctx context.Context, f Filter) (Found, error) {
 		f.After = 0
 		return l.Search(ctx, f)
 	}
-	return found.paged(f, full), nil
+	found = found.paged(f, full)
+	if n := len(found.Entries); found.Next == 0 && (f.RequestID == "" || n == 0 || !found.Entries[n-1].Begins()) {
+		if found.Pruned, err = l.LastPruned(ctx, f.From); err != nil {
+			return Found{}, err
+		}
+	}
+	return found, nil
 }
 
 // paged says where the pages beside a page are. Entries that wait have no index,
@@ -292,25 +301,3 @@ func (l *Log) digest(ctx context.Context) (more bool) {
 	}
 	return made == digestAtOnce
 }
-
-// digestAll sums up blocks until the context ends: at once while there are full
-// ones, and else now and then.
-func (l *Log) digestAll(ctx context.Context) {
-	ticker := time.NewTicker(digestEvery)
-	defer ticker.Stop()
-	for {
-		for l.digest(ctx) {
-			if ctx.Err() != nil {
-				return
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-// digestEvery is how often a log looks for blocks that have become full.
-const digestEvery = 2 * time.Second

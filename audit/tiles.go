@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -38,8 +39,8 @@ func (l *Log) Tile(ctx context.Context, path string) ([]byte, error) {
 	return data, nil
 }
 
-// Bundle is the entry bundle at the path below "tile/entries/", or ErrNoTile:
-// leaves, each after 16 bits of length.
+// Bundle is the entry bundle at the path below "tile/entries/", or ErrNoTile, or
+// ErrPruned: leaves, each after 16 bits of length.
 func (l *Log) Bundle(ctx context.Context, path string) ([]byte, error) {
 	t, err := l.tile(ctx, "0/"+path) // the same entries as the hashes of that tile
 	if err != nil {
@@ -56,6 +57,9 @@ func (l *Log) Bundle(ctx context.Context, path string) ([]byte, error) {
 		return nil, fmt.Errorf("reading entry bundle %s: %w", path, err)
 	}
 	if len(leaves) != t.W {
+		if err := l.pruned(ctx, first); errors.Is(err, ErrPruned) {
+			return nil, err
+		}
 		return nil, l.behind(fmt.Errorf("entries from %d to %d are not all there", first, first+int64(t.W)))
 	}
 	var bundle []byte
@@ -84,7 +88,8 @@ func (l *Log) tile(ctx context.Context, path string) (tlog.Tile, error) {
 }
 
 // Receipt proves that entry index is in the log: a c2sp.org/tlog-proof under the
-// newest checkpoint. See package receipt for how to check it.
+// newest checkpoint, also of an entry that was pruned. See package receipt for how to
+// check it.
 func (l *Log) Receipt(ctx context.Context, index int64) ([]byte, error) {
 	h, err := l.check(ctx)
 	if err != nil {
@@ -93,7 +98,7 @@ func (l *Log) Receipt(ctx context.Context, index int64) ([]byte, error) {
 	if index < 0 || index >= h.size {
 		return nil, ErrNoEntry
 	}
-	e, err := l.Entry(ctx, index)
+	leaf, err := l.leafHash(ctx, index)
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +106,21 @@ func (l *Log) Receipt(ctx context.Context, index int64) ([]byte, error) {
 	if err != nil {
 		return nil, l.unreadable(err)
 	}
-	if err := tlog.CheckRecord(proof, h.size, h.root, index, e.LeafHash); err != nil {
+	if err := tlog.CheckRecord(proof, h.size, h.root, index, leaf); err != nil {
 		return nil, l.behind(fmt.Errorf("entry %d is not the one in the tree: %w", index, err))
 	}
 	return receipt.Receipt{Index: index, Proof: proof, Checkpoint: h.checkpoint}.Format(), nil
+}
+
+// leafHash is the hash of an entry; of one that was pruned, as the tree has it.
+func (l *Log) leafHash(ctx context.Context, index int64) (tlog.Hash, error) {
+	e, err := l.Entry(ctx, index)
+	if !errors.Is(err, ErrPruned) {
+		return e.LeafHash, err
+	}
+	hashes, err := l.LeafHashes(ctx, index, index+1)
+	if err != nil {
+		return tlog.Hash{}, err
+	}
+	return hashes[0], nil
 }

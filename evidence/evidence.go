@@ -49,6 +49,11 @@ const (
 // Approvals is what this room needs of the one below.
 type Approvals interface {
 	OnlyAuditors(ctx context.Context, c identity.Caller, action string) error
+	Documents
+}
+
+// Documents are what the log names by its hash and does not hold itself.
+type Documents interface {
 	PolicyDocument(ctx context.Context, hash string) ([]byte, error)
 	IDTokens(ctx context.Context, statements []string) (map[string]string, error)
 }

@@ -2,7 +2,6 @@ package evidence
 
 import (
 	"bytes"
-	"os"
 	"testing"
 	"time"
 
@@ -19,8 +18,6 @@ import (
 	"sallyport/internal/clock"
 	"sallyport/internal/pgtest"
 )
-
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 const document = `
 sallyport: 1

@@ -14,7 +14,7 @@ import (
 // source is the broker's log and what is kept beside it, as a pack's writer reads them.
 type source struct {
 	log       *audit.Log
-	approvals Approvals
+	approvals Documents
 }
 
 func (s source) Scan(ctx context.Context, from, to int64, each func(int64, []byte) error) error {

@@ -71,7 +71,7 @@ func TestReadsOverHTTPAreRecorded(t *testing.T) {
 	k := newKit(t)
 	k.host(t, "web-1", "web", "web")
 	r := k.ask(t, "web-1", "web")
-	for _, path := range []string{"/api/v1/audit/events?type=request.", "/api/v1/audit/events/0", "/api/v1/audit/events/1/receipt",
+	for _, path := range []string{"/api/v1/audit/events?type=request.", "/api/v1/audit/events/0", "/api/v1/audit/events/1",
 		"/api/v1/requests/" + r.ID, "/log/tile/entries/000.p/1", "/log?text=disk", "/log/events/2", "/log/events/3/leaf", "/api/v1/people",
 		"/log?request=" + r.ID} {
 		for range 2 {

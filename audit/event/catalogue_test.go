@@ -266,6 +266,6 @@ from the same address within ten minutes is one event (in each replica). What on
 one decides on) is no event; nor is reading hosts, delegations, the policy and figures by week.
 
 There are no events for what Sallyport does not do: passkeys are the identity provider's, whose means (` + "`amr`, `acr`" + `) are in
-person.signed_in. Sessions on hosts, postures of hosts, deployments by agents and retention do not exist yet, so that there are no events of them.
+person.signed_in. Sessions on hosts, postures of hosts and deployments by agents do not exist yet, so that there are no events of them.
 
 `

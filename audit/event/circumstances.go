@@ -77,6 +77,8 @@ var circumstances = map[string]Circumstances{
 	"policy.refused":   byRole,
 	"policy.activated": {By: anybody, Policy: true},
 
+	"retention.pruned": byItself,
+
 	"broker.started":     byItself,
 	"broker.configured":  byItself,
 	"broker.keys_loaded": byItself,

@@ -42,6 +42,7 @@ func Catalogue() []Data {
 		StreamStarted{}, StreamLagging{}, StreamCaughtUp{},
 		BrokerStarted{}, BrokerConfigured{}, DatabaseMigrated{},
 		SearchDisclosed{}, EventDisclosed{}, EntriesDisclosed{}, RequestDisclosed{}, RequestsDisclosed{}, PeopleDisclosed{}, MessagesDisclosed{},
+		RetentionPruned{},
 	}
 }
 

@@ -47,8 +47,8 @@ func day(t time.Time) string {
 	return t.Format("2006-01-02 15:04 MST")
 }
 
-// EventDisclosed records that an auditor opened one event, its exact bytes or its
-// receipt. Its subject is that event's.
+// EventDisclosed records that an auditor opened one event or its exact bytes; a
+// receipt is hashes, and discloses nothing. Its subject is that event's.
 type EventDisclosed struct {
 	Index uint64 `json:"index,string"` // of the event that was opened
 	Type  string `json:"type"`         // of the event that was opened

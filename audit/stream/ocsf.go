@@ -97,6 +97,7 @@ var meanings = map[string]meaning{
 	"pack.requested":           {class: entityManagement, activity: create, severity: informational, entity: "evidence pack"},
 	"pack.made":                {class: entityManagement, activity: update, severity: informational, entity: "evidence pack"},
 	"pack.failed":              {class: entityManagement, activity: update, severity: medium, failed: true, entity: "evidence pack"},
+	"retention.pruned":         {class: entityManagement, activity: remove, severity: high, entity: "log entries"},
 	"pack.downloaded":          {class: entityManagement, activity: read, severity: low, entity: "evidence pack"},
 	"witness.lagging":          {class: entityManagement, activity: update, severity: high, failed: true, entity: "witness"},
 	"witness.caught_up":        {class: entityManagement, activity: update, severity: informational, entity: "witness"},

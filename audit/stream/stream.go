@@ -192,7 +192,10 @@ func (t *stream) turn(ctx context.Context) (more bool, err error) {
 	case err != nil && !errors.Is(err, full):
 		return false, err
 	case len(lines) == 0: // pruned, or lost: the receiver sees the gap
-		until = min(tree.N, next+int64(t.most))
+		if until, err = t.s.cfg.Log.Oldest(ctx); err != nil {
+			return false, err
+		}
+		until = min(tree.N, max(until, next+int64(t.most)))
 	default:
 		if err := t.to.deliver(ctx, lines); err != nil {
 			return false, err

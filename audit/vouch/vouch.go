@@ -40,6 +40,11 @@ func Open(kind string, msg []byte, key string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the log's key: %w", err)
 	}
+	return OpenWith(kind, msg, verifier)
+}
+
+// OpenWith is Open for a key that has been read.
+func OpenWith(kind string, msg []byte, verifier note.Verifier) (string, error) {
 	n, err := note.Open(msg, note.VerifierList(verifier))
 	if err != nil {
 		return "", fmt.Errorf("opening a note about %s: %w", kind, err)

@@ -2,7 +2,7 @@
 //
 // sallyportd serve answers people, the sally command and programs; the other
 // commands prepare what it needs: migrate the database, ca the keys, policy the
-// rules, notify whom to tell. sallyportd witness watches the log from elsewhere. sallyportd demo starts everything at once on this machine, to try.
+// rules, notify whom to tell; audit looks after the log. sallyportd witness watches the log from elsewhere. sallyportd demo starts everything at once on this machine, to try.
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 package main
@@ -37,7 +37,7 @@ func run() int {
 			began = true
 		},
 	}
-	root.AddCommand(serveCommand(), migrateCommand(), caCommand(), policyCommand(), notifyCommand(), witnessCommand(), demoCommand(),
+	root.AddCommand(serveCommand(), migrateCommand(), auditCommand(), caCommand(), policyCommand(), notifyCommand(), witnessCommand(), demoCommand(),
 		healthcheckCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {

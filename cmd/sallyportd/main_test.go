@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"sql": sql, "healthy": healthy, "certificate": certificate,
-			"expand": expand},
+			"expand": expand, "aged": aged},
 	})
 }
 

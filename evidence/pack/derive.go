@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport/audit/event"
 	"sallyport/evidence/controls"
@@ -80,6 +81,9 @@ type deriver struct {
 	inPeriod   int64
 	firstIn    int64 // index of the first entry of the period; -1: none
 	asked      error // what the log says of who asked for the pack
+	before     int64 // of an archive: the first entry that stays, and the others' times
+	earliest   time.Time
+	latest     time.Time
 	missing    int64
 	cells      []string
 }
@@ -104,6 +108,7 @@ type typeCount struct {
 func newDeriver(m Manifest, key string, document func(string) ([]byte, error), to sink) (*deriver, error) {
 	d := &deriver{m: m, to: to, listOf: map[string]*list{}, types: map[string]*typeCount{}, codes: map[string]int64{}, firstIn: -1,
 		asked: ErrNotAsked}
+	_, d.before, _ = m.archive()
 	var err error
 	d.engine, err = reconcile.New(reconcile.Config{From: m.Period.From, To: m.Period.To, First: m.Log.First, LogKey: key,
 		Document: document, Report: d.exception})
@@ -152,6 +157,9 @@ func (d *deriver) add(e *populations.Event, idToken string) error {
 	}
 	if r, ok := e.Known.(event.PackRequested); ok && r.PackID == d.m.ID {
 		d.asked = d.m.asked(e, r)
+	}
+	if e.Index < d.before {
+		d.span(e.Time)
 	}
 	if e.Time.Before(d.m.Period.From) || !e.Time.Before(d.m.Period.To) {
 		return nil

@@ -75,7 +75,8 @@ type verifier struct {
 //	start            the head at the start of the period, and that the log went on from it
 //	previous         that it went on from the auditor's own checkpoint
 //	entries          every entry gives its hash, and all hashes the head's root
-//	request          what the pack is of is what the log says that was asked for
+//	request          what the pack is of is what the log says that was asked for; or, of an
+//	                 archive, all that there is
 //	receipts         those that there must be, and each proves its entry
 //	evidence         tokens and policies are those that the log names
 //	<file>           each table, and the page, byte for byte as made again from the log
@@ -289,7 +290,7 @@ func (c *verifier) contents(ctx context.Context) error {
 		heard := d.heard()
 		c.check("entries", heard, "%d entries, from %d on, give the root; %d are dated in the period", d.read, c.v.Manifest.Log.First, d.inPeriod)
 	}
-	c.check("request", d.asked, "%s asked for this period, these criteria and this seed", or(c.v.Manifest.MadeBy.Name, c.v.Manifest.MadeBy.ID))
+	c.check("request", d.request(), "%s", c.v.Manifest.requested())
 	if err != nil {
 		c.check("tables", err, "")
 		return nil

@@ -78,8 +78,7 @@ func TestPackOfAPrunedLog(t *testing.T) {
 	}
 	running := w.Ask(w.erin, w.Terms(w.erin, "databases", "db-2"))
 	first := int64(len(w.Leaves)) // in the middle of a tile
-	w.Leaf(fmt.Appendf(nil, `{"id":"0195f000-0000-7000-8000-000000000001","type":"retention.pruned","version":1,"time":%q,`+
-		`"actor":{"kind":"broker"},"subject":{},"data":{"before":"%d"}}`, w.Now.Format(time.RFC3339), first))
+	w.Prune(first)
 	running.Decide(w.liam, "approve")
 	w.Access(w.erin, w.liam, "databases", "db-1")
 	o := w.order()
@@ -89,7 +88,7 @@ func TestPackOfAPrunedLog(t *testing.T) {
 		w.Leaves[i] = nil
 	}
 	v := w.mustVerify(w.write(o))
-	if fmt.Sprint(codes(v)) != "[before-pack]" {
+	if fmt.Sprint(codes(v)) != "[before-pack pruned-in-period]" {
 		t.Errorf("exceptions %v", v.Exceptions)
 	}
 	if v := w.verifyWith(w.write(o), pack.Options{Previous: w.Checkpoint(300)}); !v.OK {

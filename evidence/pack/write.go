@@ -372,7 +372,7 @@ func (w *writer) rest(ctx context.Context) ([]byte, error) {
 	if w.broken != nil {
 		return nil, w.broken
 	}
-	if err := errors.Join(w.d.asked, w.d.heard()); err != nil {
+	if err := errors.Join(w.d.request(), w.d.heard()); err != nil {
 		return nil, err
 	}
 	w.files = append(w.d.files, f)

@@ -3,9 +3,13 @@ package reconcile
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"sallyport/audit/event"
+	"sallyport/audit/retention"
 	"sallyport/evidence/populations"
 )
 
@@ -40,6 +44,7 @@ type Config struct {
 // Engine reconciles one log.
 type Engine struct {
 	cfg  Config
+	key  note.Verifier // of the log
 	err  error
 	now  time.Time // the latest time of any event so far
 	next int64     // the index that should come
@@ -55,6 +60,7 @@ type Engine struct {
 	live        map[uint64]certificate
 	intents     intents
 	policies    policies
+	prunes      []pruned
 	pruned      int64 // by the log's own word: entries before it may be gone
 }
 
@@ -63,8 +69,12 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.LogKey == "" || cfg.Document == nil || cfg.Report == nil || !cfg.From.Before(cfg.To) {
 		return nil, errors.New("reconciling: period, log key, documents and report must be set")
 	}
+	key, err := note.NewVerifier(cfg.LogKey)
+	if err != nil {
+		return nil, fmt.Errorf("reconciling: the log's key: %w", err)
+	}
 	return &Engine{
-		cfg: cfg, next: cfg.First, sweepAt: 1024,
+		cfg: cfg, key: key, next: cfg.First, sweepAt: 1024,
 		requests: map[string]*request{}, emergencies: map[string]*emergency{}, unreviewed: map[string]string{},
 		leavers: map[string]leaver{}, notes: map[string]keysNote{}, lent: map[string]delegation{}, live: map[uint64]certificate{},
 		intents: newIntents(), policies: newPolicies(),
@@ -153,6 +163,8 @@ func (g *Engine) Add(e *populations.Event, idToken string) error {
 		g.leavers[e.Subject.PersonID] = leaver{e.Time, e.Index}
 	case event.PersonRestored:
 		delete(g.leavers, e.Subject.PersonID)
+	case event.RetentionPruned:
+		g.prunedBefore(e, d)
 	default:
 		g.other(e)
 	}
@@ -173,8 +185,6 @@ func (g *Engine) other(e *populations.Event) {
 		g.intents.add(e)
 	case e.Type == "certificate.signed", e.Type == "host.certificate_signed":
 		g.intents.result(e)
-	case e.Type == "retention.pruned":
-		g.prunedBefore(e)
 	}
 }
 
@@ -217,6 +227,7 @@ func (g *Engine) Finish() error {
 		g.stillOpen(g.emergencies[id])
 	}
 	g.overdueIntents(g.now)
+	g.archived()
 	if g.cfg.First > g.pruned {
 		g.say(Exception{Code: PrunedWithoutRecords, Index: -1, Related: -1, Time: g.now,
 			Detail: fmt.Sprintf("entries 0 to %d are not in the database, and no event in this pack says that they were pruned", g.cfg.First-1)})
@@ -271,12 +282,43 @@ func (g *Engine) beforePack(e *populations.Event, what string) bool {
 	return true
 }
 
-// prunedBefore believes the log about what was removed from the database.
-func (g *Engine) prunedBefore(e *populations.Event) {
-	for _, field := range []string{"before", "before_index", "to"} {
-		var n int64
-		if _, err := fmt.Sscanf(e.Text(field), "%d", &n); err == nil && n > g.pruned {
-			g.pruned = n
+// prunedBefore believes the log about what was removed from the database, if the log's
+// key vouches for it. If it does not, that is reported whatever the period.
+func (g *Engine) prunedBefore(e *populations.Event, d event.RetentionPruned) {
+	err := retention.Check(d, g.key)
+	if err == nil && int64(d.Before) > e.Index {
+		err = errors.New("it is about entries after itself")
+	}
+	if err != nil {
+		g.say(Exception{Code: PrunedWithoutRecords, Index: e.Index, Related: -1, Time: e.Time,
+			Detail: fmt.Sprintf("entry %d says that entries before %d were pruned, and does not count: %s", e.Index, d.Before, err)})
+		return
+	}
+	g.pruned = max(g.pruned, int64(d.Before))
+	g.prunes = slices.DeleteFunc(g.prunes, func(p pruned) bool { return p.Before == d.Before }) // another archive was made
+	g.prunes = append(g.prunes, pruned{d, e.Index, e.Time})
+}
+
+// pruned is a record of what is not in the pack.
+type pruned struct {
+	event.RetentionPruned
+	index int64
+	at    time.Time
+}
+
+// archived reports what is of the period, and in an archive. Of entries before those that
+// the oldest record is about, only that archive says when they happened.
+func (g *Engine) archived() {
+	for i, p := range g.prunes {
+		earlier := i == 0 && p.First > 0
+		if int64(p.Before) > g.cfg.First || p.Latest.Before(g.cfg.From) || !p.Earliest.Before(g.cfg.To) && !earlier {
+			continue
 		}
+		said := fmt.Sprintf("entries %d to %d, of %s to %s, were pruned: they are in the archive %s with SHA-256 %s", p.First, p.Before-1,
+			populations.Time(p.Earliest), populations.Time(p.Latest), p.Archive, p.ArchiveSHA256)
+		if earlier {
+			said += fmt.Sprintf("; entry %d, which is in it, says where those before them are", p.Previous)
+		}
+		g.say(Exception{Code: PrunedInPeriod, Index: p.index, Related: -1, Time: p.at, Detail: said})
 	}
 }

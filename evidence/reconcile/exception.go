@@ -61,6 +61,7 @@ const (
 	PolicyFromFile       = "policy-from-file"
 	PolicyVersionReused  = "policy-version-reused"
 	PrunedWithoutRecords = "pruned-without-record"
+	PrunedInPeriod       = "pruned-in-period"
 )
 
 // Codes are all codes with what they mean, in the order of a pack's page.
@@ -87,6 +88,7 @@ var Codes = []struct{ Code, Means string }{
 	{LogGap, "an entry that the database lacks or has otherwise than the tree does"},
 	{EventUnreadable, "an entry that is no event of a broker"},
 	{PrunedWithoutRecords, "entries that were removed without a record of it in the log"},
+	{PrunedInPeriod, "entries of the period that were pruned: they are in an archive instead of this pack"},
 	{BeforePack, "something that rests on entries before the first one of this pack, so that it cannot be checked"},
 }
 

@@ -440,9 +440,49 @@ func TestExceptions(t *testing.T) {
 		"a request before the pack": {func(s *scene) {
 			s.Access(s.erin, s.liam, "databases", "db-1")
 			s.first = 4
-			s.Leaf([]byte(`{"id":"0195f000-0000-7000-8000-000000000009","type":"retention.pruned","version":1,"time":"2026-01-05T10:00:00Z",` +
-				`"actor":{"kind":"broker"},"subject":{},"data":{"before":"4"}}`))
-		}, []string{reconcile.BeforePack, reconcile.BeforePack}},
+			s.Prune(4)
+		}, []string{reconcile.BeforePack, reconcile.BeforePack, reconcile.PrunedInPeriod}},
+		"less was pruned than is not there": {func(s *scene) {
+			s.Access(s.erin, s.liam, "databases", "db-1")
+			s.first = 2
+			s.Prune(1)
+		}, []string{reconcile.PrunedInPeriod, reconcile.PrunedWithoutRecords}},
+		"entries of before the period were pruned": {func(s *scene) {
+			for range 4 {
+				s.Broker(event.KeysLoaded{})
+			}
+			s.first = 4
+			d := s.Pruned(4)
+			d.Earliest, d.Latest = history.Start.AddDate(0, 0, -2), history.Start.AddDate(0, 0, -1)
+			s.Broker(s.VouchPruned(d))
+		}, nil},
+		"the oldest record of pruning is about some of those pruned": {func(s *scene) {
+			for range 4 {
+				s.Broker(event.KeysLoaded{})
+			}
+			s.first = 4
+			d := s.Pruned(4)
+			d.First, d.Count = 2, 2
+			d.Earliest, d.Latest = s.Now.AddDate(9, 0, 0), s.Now.AddDate(9, 0, 1)
+			s.Broker(s.VouchPruned(d))
+		}, []string{reconcile.PrunedInPeriod}},
+		"a record of pruning with a forged archive hash": {func(s *scene) {
+			s.Broker(event.KeysLoaded{})
+			s.first = 2
+			d := s.VouchPruned(s.Pruned(2))
+			d.ArchiveSHA256 = "cd34"
+			s.Broker(d)
+		}, []string{reconcile.PrunedWithoutRecords, reconcile.PrunedWithoutRecords}},
+		"a record of pruning that the log's key does not vouch for": {func(s *scene) {
+			s.Broker(event.KeysLoaded{})
+			s.first = 2
+			other := history.New(t, history.Document)
+			n := other.Prune(2)
+			s.Leaf(other.Leaves[n])
+		}, []string{reconcile.PrunedWithoutRecords, reconcile.PrunedWithoutRecords}},
+		"a record of pruning more than there is": {func(s *scene) {
+			s.Prune(1000)
+		}, []string{reconcile.PrunedWithoutRecords}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

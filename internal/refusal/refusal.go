@@ -27,6 +27,8 @@ const (
 	NotFound
 	// Conflict: the object is no longer in a state that allows this. 409
 	Conflict
+	// Gone: there was such an object, and it has been removed for good. 410
+	Gone
 	// TooLarge: a limit on size was exceeded. 413
 	TooLarge
 	// TooMany: a limit on rate or count was exceeded. 429

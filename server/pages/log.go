@@ -28,6 +28,8 @@ type logPage struct {
 	Since       *time.Time // of the last event that was looked at, if the search stopped early
 	Upward      bool       // from an older event on
 
+	Pruned *api.Pruned // where older events are, if there were any
+
 	Timeline         *timeline // instead of the table, if the log is about one thing
 	Table            bool      // a table is wanted all the same
 	AsStory, AsTable string    // addresses of the two
@@ -143,6 +145,7 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, c identity.Caller) e
 		}
 		page.Since = &last.Time
 	}
+	page.Pruned = found.Pruned.API()
 	page.First, page.Next, page.Newer = around(r.URL, found)
 	if page.Timeline, err = p.timeline(r, c, page, f); err != nil {
 		return err
@@ -242,32 +245,40 @@ func (p *Pages) leaf(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 	return nil
 }
 
-// receipt is the event's c2sp.org/tlog-proof.
+// receipt is the event's c2sp.org/tlog-proof. It is hashes: nobody reads anything by it.
 func (p *Pages) receipt(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
-	entry, err := p.entry(r, c)
+	index, err := eventIndex(r)
 	if err != nil {
 		return err
 	}
-	receipt, err := p.cfg.Log.Receipt(r.Context(), entry.Index)
+	receipt, err := p.cfg.Log.Receipt(r.Context(), index)
 	if err != nil {
 		return err
 	}
-	download(w, "text/plain; charset=utf-8", fmt.Sprintf("event-%d.tlog-proof", entry.Index), receipt)
+	download(w, "text/plain; charset=utf-8", fmt.Sprintf("event-%d.tlog-proof", index), receipt)
 	return nil
 }
 
 // entry is the entry that the address names, once it is recorded that the caller
 // reads it.
 func (p *Pages) entry(r *http.Request, c identity.Caller) (audit.Entry, error) {
-	index, err := strconv.ParseInt(chi.URLParam(r, "index"), 10, 64)
-	if err != nil || index < 0 {
-		return audit.Entry{}, audit.ErrNoEntry
+	index, err := eventIndex(r)
+	if err != nil {
+		return audit.Entry{}, err
 	}
 	entry, err := p.cfg.Log.Entry(r.Context(), index)
 	if err != nil {
 		return audit.Entry{}, err
 	}
 	return entry, p.cfg.Approvals.DiscloseEntry(r.Context(), c, entry)
+}
+
+func eventIndex(r *http.Request) (int64, error) {
+	index, err := strconv.ParseInt(chi.URLParam(r, "index"), 10, 64)
+	if err != nil || index < 0 {
+		return 0, audit.ErrNoEntry
+	}
+	return index, nil
 }
 
 func download(w http.ResponseWriter, contentType, name string, body []byte) {

@@ -133,7 +133,7 @@ func declared(t *testing.T, path string, found map[string]*api.Problem) {
 
 var kinds = map[string]refusal.Kind{
 	"refusal.Invalid": refusal.Invalid, "refusal.Unauthenticated": refusal.Unauthenticated, "refusal.Denied": refusal.Denied,
-	"refusal.NotFound": refusal.NotFound, "refusal.Conflict": refusal.Conflict, "refusal.TooLarge": refusal.TooLarge,
+	"refusal.NotFound": refusal.NotFound, "refusal.Conflict": refusal.Conflict, "refusal.Gone": refusal.Gone, "refusal.TooLarge": refusal.TooLarge,
 	"refusal.TooMany": refusal.TooMany, "refusal.Unavailable": refusal.Unavailable,
 }
 

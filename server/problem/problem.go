@@ -64,6 +64,7 @@ var statuses = map[refusal.Kind]int{
 	refusal.Denied:          http.StatusForbidden,
 	refusal.NotFound:        http.StatusNotFound,
 	refusal.Conflict:        http.StatusConflict,
+	refusal.Gone:            http.StatusGone,
 	refusal.TooLarge:        http.StatusRequestEntityTooLarge,
 	refusal.TooMany:         http.StatusTooManyRequests,
 	refusal.Unavailable:     http.StatusServiceUnavailable,

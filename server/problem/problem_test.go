@@ -24,7 +24,7 @@ func TestEveryKindHasItsStatus(t *testing.T) {
 	t.Parallel()
 	for kind, status := range map[refusal.Kind]int{
 		refusal.Invalid: 422, refusal.Unauthenticated: 401, refusal.Denied: 403, refusal.NotFound: 404,
-		refusal.Conflict: 409, refusal.TooLarge: 413, refusal.TooMany: 429, refusal.Unavailable: 503,
+		refusal.Conflict: 409, refusal.Gone: 410, refusal.TooLarge: 413, refusal.TooMany: 429, refusal.Unavailable: 503,
 	} {
 		p := problem.From(fmt.Errorf("doing it: %w", refusal.New(kind, "some-code", "it is so", "do this").On("host")))
 		if p.Status != status {

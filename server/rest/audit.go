@@ -49,13 +49,6 @@ func (a *API) audit() {
 		if err := a.Approvals.OnlyAuditors(ctx, c, "GET /api/v1/audit/events/{index}/receipt"); err != nil {
 			return nil, err
 		}
-		entry, err := a.Log.Entry(ctx, in.Index)
-		if err != nil {
-			return nil, err
-		}
-		if err := a.Approvals.DiscloseEntry(ctx, c, entry); err != nil {
-			return nil, err
-		}
 		text, err := a.Log.Receipt(ctx, in.Index)
 		return &textOutput{"text/plain; charset=utf-8", text}, err
 	})
@@ -101,6 +94,7 @@ func (a *API) listEvents(ctx context.Context, c identity.Caller, in *eventsInput
 		return nil, err
 	}
 	p := api.EventPage{Page: api.Page[api.Event]{Items: make([]api.Event, len(found.Entries))}}
+	p.Pruned = found.Pruned.API()
 	for i, entry := range found.Entries {
 		p.Items[i] = entry.API(false)
 	}

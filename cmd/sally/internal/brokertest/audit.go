@@ -36,7 +36,7 @@ func (b *Broker) auditing(handle func(string, func(http.ResponseWriter, *http.Re
 		if limit, err := strconv.Atoi(r.FormValue("limit")); err == nil && len(page.Items) > limit {
 			page.Items, page.Next = page.Items[:limit], "3"
 		}
-		answer(w, 200, page)
+		answer(w, 200, api.EventPage{Page: page, Pruned: pruned(page, r)})
 	})
 	handle("GET /audit/trends", func(w http.ResponseWriter, r *http.Request, who string) {
 		if !governor(w, who) {
@@ -49,4 +49,12 @@ func (b *Broker) auditing(handle func(string, func(http.ResponseWriter, *http.Re
 				Denied: 1, Cancelled: 1, Waiting: 1, TimeToApprove: &api.Spread{Median: "4m10s", P90: "1h15m0s"}},
 		}})
 	})
+}
+
+// pruned is said by the last page of the log, unless a request's events are all there.
+func pruned(page api.Page[api.Event], r *http.Request) *api.Pruned {
+	if page.Next != "" || r.FormValue("request") != "" {
+		return nil
+	}
+	return &api.Pruned{Before: 16, Latest: time.Date(2025, 1, 31, 9, 0, 0, 0, time.UTC), Archive: "log-0-15.zip", ArchiveSHA256: "ab12"}
 }

@@ -183,6 +183,7 @@ func (s *sally) printRequest(r api.Request) {
 		}
 		s.out.Columns(rows)
 	}
+	s.pruned(r.Pruned)
 	if len(r.Timeline) > 0 {
 		s.out.Line("\ntimeline")
 		rows := make([][]show.Cell, len(r.Timeline))

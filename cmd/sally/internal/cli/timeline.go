@@ -47,6 +47,7 @@ the name or address that fits nobody else.`,
 			if s.output == "json" {
 				return s.json(page)
 			}
+			s.pruned(page.Pruned)
 			if len(page.Items) == 0 {
 				s.err.Line("no events")
 				return nil
@@ -71,7 +72,7 @@ the name or address that fits nobody else.`,
 
 // lastEvents are as many as wanted, the newest first. A page of a search may be
 // short, even empty, and still have a next one.
-func lastEvents(ctx context.Context, client *api.Client, f api.EventFilter) (all api.Page[api.Event], err error) {
+func lastEvents(ctx context.Context, client *api.Client, f api.EventFilter) (all api.EventPage, err error) {
 	all.Items = []api.Event{}
 	if f.Limit < 1 {
 		return all, usage("--limit must be at least 1")
@@ -83,10 +84,19 @@ func lastEvents(ctx context.Context, client *api.Client, f api.EventFilter) (all
 			return all, err
 		}
 		all.Items, all.Next = append(all.Items, page.Items...), page.Next
+		all.Pruned = page.Pruned
 		if page.Next == "" || len(all.Items) >= limit {
 			return all, nil
 		}
 		f.Before = page.Next
+	}
+}
+
+// pruned says where older events are, if there were any.
+func (s *sally) pruned(p *api.Pruned) {
+	if p != nil {
+		s.err.Line("events before %d, until %s, were pruned: they are in the archive %s (SHA-256 %s)", p.Before,
+			p.Latest.In(s.Zone).Format("2 January 2006"), p.Archive, p.ArchiveSHA256)
 	}
 }
 
