@@ -30,6 +30,7 @@ import (
 	"sallyport/approvals/policy"
 	"sallyport/audit"
 	"sallyport/internal/clock"
+	"sallyport/internal/together"
 )
 
 // Target is what approvals must know of a host.
@@ -75,9 +76,10 @@ type Config struct {
 // Service is the approvals room. It is safe for concurrent use, also by several
 // processes on one database.
 type Service struct {
-	cfg   Config
-	queue *river.Client[pgx.Tx]
-	desk  *notify.Desk
+	cfg    Config
+	grants *together.Questions[string, found]
+	queue  *river.Client[pgx.Tx]
+	desk   *notify.Desk
 
 	inForce atomic.Pointer[inForce]
 	looked  atomic.Int64 // when this process last knew the version in force, in microseconds since 1970
@@ -109,6 +111,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{cfg: cfg}
+	s.grants = together.New(s.readGrants)
 	var err error
 	s.desk, err = notify.New(notify.Config{Pool: cfg.Pool, Log: cfg.Log, Clock: cfg.Clock, People: cfg.People,
 		Source: teller{s}, URL: cfg.URL, Setup: cfg.Notify, Observe: cfg.Told, Logger: cfg.Logger})

@@ -105,21 +105,23 @@ func (l *Log) admit(ctx context.Context, q querier, h *head, err error, known *h
 	if tree.N != h.size || tree.Hash != h.root {
 		return nil, l.behind(errors.New("the head is not what its checkpoint says"))
 	}
+	sizes := []int64{h.size}
 	if known != nil {
 		if h.size < known.size {
 			return nil, l.behind(fmt.Errorf("it has %d entries, the last known checkpoint %d", h.size, known.size))
 		}
-		was, err := readEdge(ctx, q, known.size)
-		if err != nil {
-			return nil, l.unreadable(err)
-		}
-		if root, err := was.root(known.size); err != nil || root != known.root {
+		sizes = append(sizes, known.size)
+	}
+	edges, err := readEdges(ctx, q, sizes...)
+	if err != nil {
+		return nil, l.unreadable(err)
+	}
+	if known != nil {
+		if root, err := edges[1].root(known.size); err != nil || root != known.root {
 			return nil, l.behind(fmt.Errorf("its first %d entries are not those of the last known checkpoint", known.size))
 		}
 	}
-	if h.edge, err = readEdge(ctx, q, h.size); err != nil {
-		return nil, l.unreadable(err)
-	}
+	h.edge = edges[0]
 	if root, err := h.edge.root(h.size); err != nil || root != h.root {
 		return nil, l.behind(errors.New("its tree hashes do not give its root"))
 	}

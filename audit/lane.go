@@ -29,27 +29,31 @@ const maxLane = 1024
 // The other way, Stage, is for changes that take locks of their own.
 type Lane[T any] struct{ l *Log }
 
-// NewLane makes the log's lane. write writes the rows of a batch in the sequencer's
-// transaction, and says of each, by its place, why it must not be written: that one's
-// event is not appended, and Append returns the reason. It must wait for no lock that
-// somebody may hold for long (FOR UPDATE SKIP LOCKED): everybody's events wait with
-// it. If it fails for a batch as a whole, it is asked again for each row alone.
-//
-// A log has one lane, made before Run.
-func NewLane[T any](l *Log, write func(ctx context.Context, tx pgx.Tx, rows []T) (refused []error, err error)) *Lane[T] {
-	if l.lane.write != nil {
+// Writing is how the rows of one batch are written, by statements that the sequencer
+// sends in its own transaction. If one fails, all are begun again, each row alone.
+type Writing interface {
+	// Look queues what must be known first. It may lock rows, but must wait for no
+	// lock that somebody may hold for long (FOR UPDATE SKIP LOCKED): everybody's
+	// events wait with it.
+	Look(*pgx.Batch)
+	// Write is called when that is known. It queues the writing, and says of each row,
+	// by its place, why it is not written: that one's event is not appended, and
+	// Append returns the reason.
+	Write(*pgx.Batch) (refused []error)
+}
+
+// NewLane makes the log's lane; begin is called for each batch of rows. A log has one
+// lane, made before Run.
+func NewLane[T any](l *Log, begin func(rows []T) Writing) *Lane[T] {
+	if l.lane.begin != nil {
 		panic("audit: a log has one lane")
 	}
-	l.lane.write = func(ctx context.Context, tx pgx.Tx, all []*submission) ([]error, error) {
+	l.lane.begin = func(all []*submission) Writing {
 		rows := make([]T, len(all))
 		for i, s := range all {
 			rows[i] = s.row.(T)
 		}
-		refused, err := write(ctx, tx, rows)
-		if err == nil && len(refused) != len(rows) {
-			err = fmt.Errorf("%d answers for %d rows", len(refused), len(rows))
-		}
-		return refused, err
+		return begin(rows)
 	}
 	return &Lane[T]{l}
 }
@@ -155,7 +159,7 @@ func (s *submission) withReceipt() (Entry, error) {
 
 // lane is what waits in a log's lane.
 type lane struct {
-	write func(ctx context.Context, tx pgx.Tx, all []*submission) ([]error, error)
+	begin func(all []*submission) Writing
 
 	mu      sync.Mutex
 	waiting []*submission
@@ -260,7 +264,7 @@ func (s *submission) finish(err error) {
 
 // inLog splits off those that an earlier try, whose outcome nobody heard, has brought
 // into the log. The head must be locked: only then is that try over.
-func inLog(ctx context.Context, tx pgx.Tx, taken []*submission) (there, rest []*submission, err error) {
+func inLog(ctx context.Context, db querier, taken []*submission) (there, rest []*submission, err error) {
 	var doubtful []uuid.UUID
 	for _, s := range taken {
 		if s.again {
@@ -270,7 +274,7 @@ func inLog(ctx context.Context, tx pgx.Tx, taken []*submission) (there, rest []*
 	if len(doubtful) == 0 {
 		return nil, taken, nil
 	}
-	found, err := entriesByID(ctx, tx, doubtful)
+	found, err := entriesByID(ctx, db, doubtful)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -30,19 +30,28 @@ func lane(t *testing.T, db *pgtest.DB, k keys, change ...func(*audit.Config)) (*
 		f(&cfg)
 	}
 	l := open(t, cfg)
-	return l, audit.NewLane(l, func(ctx context.Context, tx pgx.Tx, rows []int) ([]error, error) {
-		refused := make([]error, len(rows))
-		var taken []int
-		for i, n := range rows {
-			if n < 0 {
-				refused[i] = errNoTurn
-			} else {
-				taken = append(taken, n)
-			}
+	return l, audit.NewLane(l, func(rows []int) audit.Writing { return rowsOf(rows) })
+}
+
+// rowsOf writes numbers, but for those below 0.
+type rowsOf []int
+
+// Look implements audit.Writing.
+func (rowsOf) Look(*pgx.Batch) {}
+
+// Write implements audit.Writing.
+func (r rowsOf) Write(batch *pgx.Batch) []error {
+	refused := make([]error, len(r))
+	var taken []int
+	for i, n := range r {
+		if n < 0 {
+			refused[i] = errNoTurn
+		} else {
+			taken = append(taken, n)
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO numbers SELECT * FROM unnest($1::int[])`, taken)
-		return refused, err
-	})
+	}
+	batch.Queue(`INSERT INTO numbers SELECT * FROM unnest($1::int[])`, taken)
+	return refused
 }
 
 // numbers compares the rows with the events: one for each.

@@ -340,8 +340,11 @@ func TestPartitioningALogInUse(t *testing.T) {
 	if tree := checkAll(t, db.Pool, k); tree.N != 3000+n.Load() {
 		t.Errorf("the log has %d entries, and %d were recorded", tree.N, 3000+n.Load())
 	}
-	if now := files("audit.entries_0"); now != was {
-		t.Errorf("the entries' files were %s, and are %s", was, now)
+	before := strings.Fields(was)
+	for _, now := range strings.Fields(files("audit.entries_0")) { // later migrations need fewer indexes
+		if !slices.Contains(before, now) {
+			t.Errorf("the entries' files were %s, and %s is new", was, now)
+		}
 	}
 	if e, err := l.Find(t.Context(), first[2].ID); err != nil || e.Index != 2 {
 		t.Errorf("event 2 is at %d, %v", e.Index, err)

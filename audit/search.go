@@ -21,7 +21,7 @@ const (
 	textBudget, keyBudget = 24, 160
 	// digestAtOnce is how many blocks the sequencer has summed up in one go, in its
 	// free time.
-	digestAtOnce = 16
+	digestAtOnce = 4
 )
 
 // Found is one page of what a search found, newest first.

@@ -58,9 +58,33 @@ func (e edge) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 
 func (e edge) root(size int64) (tlog.Hash, error) { return tlog.TreeHash(size, e) }
 
-// readEdge reads the edge of the tree of the size from the database.
-func readEdge(ctx context.Context, q querier, size int64) (edge, error) {
-	return edgeOf(size, hashReader(ctx, q))
+// readEdges reads the edges of trees of the sizes from the database, in one round trip.
+func readEdges(ctx context.Context, q querier, sizes ...int64) ([]edge, error) {
+	var wanted []int64
+	for _, size := range sizes {
+		_, err := edgeOf(size, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+			wanted = append(wanted, indexes...)
+			return make([]tlog.Hash, len(indexes)), nil
+		}))
+		if err != nil {
+			return nil, err
+		}
+	}
+	hashes, err := hashReader(ctx, q).ReadHashes(wanted)
+	if err != nil {
+		return nil, err
+	}
+	stored := make(edge, len(wanted))
+	for i, index := range wanted {
+		stored[index] = hashes[i]
+	}
+	edges := make([]edge, len(sizes))
+	for i, size := range sizes {
+		if edges[i], err = edgeOf(size, stored); err != nil {
+			return nil, err
+		}
+	}
+	return edges, nil
 }
 
 // edgeOf keeps what the root's computation reads.

@@ -5,27 +5,32 @@ import (
 	"time"
 )
 
-// upkeepEvery is how often a log looks for upkeep to do.
-const upkeepEvery = 2 * time.Second
+const (
+	// upkeepEvery is how often a log looks for upkeep to do.
+	upkeepEvery = 2 * time.Second
+	// digestRest is how many times as long as it worked it rests when it has not caught up.
+	digestRest = 4
+)
 
-// digestAll does the log's upkeep until the context ends, beside the sequencer, which
-// does not wait for it: it makes partitions ahead, and sums up blocks for searches, at
-// once while there are full ones.
-func (l *Log) digestAll(ctx context.Context) {
-	ticker := time.NewTicker(upkeepEvery)
-	defer ticker.Stop()
+// upkeep is done until the context ends, beside the sequencer, which does not wait for
+// it: partitions are made ahead, and blocks are summed up for searches, at once while
+// there are full ones. While the log grows it rests in between, several times as long
+// as it worked, so that the database has its hands free for what people wait for; what
+// it leaves for later, searches read entry by entry.
+func (l *Log) upkeep(ctx context.Context) {
 	for {
 		l.extend(ctx)
-		for l.digest(ctx) {
-			if ctx.Err() != nil {
-				return
+		began, before := time.Now(), l.known.load().size
+		rest := upkeepEvery
+		if l.digest(ctx) {
+			if rest = 0; l.known.load().size > before {
+				rest = digestRest * time.Since(began)
 			}
-			l.extend(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(rest):
 		}
 	}
 }

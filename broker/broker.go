@@ -57,6 +57,10 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// remembered is how many grants, and how many proofs of possession, a broker remembers
+// at least (package remember).
+const remembered = 4096
+
 // Broker issues certificates. It is safe for concurrent use, also by several
 // processes on one database.
 type Broker struct {
@@ -66,6 +70,7 @@ type Broker struct {
 	lane     *audit.Lane[*intent]
 	serials  serials
 	logged   remember.Memory[struct{}] // grants that the log is known to have
+	proved   remember.Memory[struct{}] // proofs that are known to hold: a key gives the same again for the same request
 }
 
 // New records the keys in the log, if they are others than the last, and returns the
@@ -104,9 +109,10 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if _, err := certs.ReceiptExtension(verifier.Name()); err != nil {
 		return nil, keys.ErrOrigin.Because(err)
 	}
-	b := &Broker{cfg: cfg, verifier: receipt.Remember(verifier), logged: remember.Memory[struct{}]{Size: 4096}}
+	b := &Broker{cfg: cfg, verifier: receipt.Remember(verifier),
+		logged: remember.Memory[struct{}]{Size: remembered}, proved: remember.Memory[struct{}]{Size: remembered}}
 	b.results.write, b.results.logger = b.writeResults, cfg.Logger
-	b.lane = audit.NewLane(cfg.Log, b.write)
+	b.lane = audit.NewLane(cfg.Log, b.writing)
 	if err := b.recordKeys(ctx); err != nil {
 		return nil, fmt.Errorf("recording the keys: %w", err)
 	}

@@ -118,13 +118,13 @@ func (b *Broker) issueHost(ctx context.Context, c identity.Caller, nameOrID stri
 		b.result(e, nil, event.NoPlace)
 		return none, err
 	}
-	signed, err := b.sign(ctx, e, pre, b.cfg.HostCA, entries[0], func(c *ssh.Certificate) error {
+	line, err := b.sign(ctx, e, pre, b.cfg.HostCA, entries[0], func(c *ssh.Certificate) error {
 		return template.CheckContent(c, b.cfg.Clock.Now())
 	})
 	if err != nil {
 		return none, err
 	}
-	return api.HostCertificate{Certificate: certs.Line(signed), Serial: template.Serial, ValidBefore: pre.ValidBefore()}, nil
+	return api.HostCertificate{Certificate: line, Serial: template.Serial, ValidBefore: pre.ValidBefore()}, nil
 }
 
 // intendHost decides on a host certificate and stages its event.

@@ -95,21 +95,36 @@ func (b *Broker) issue(ctx context.Context, c identity.Caller, requestID string,
 	if err != nil {
 		return none, key, err
 	}
-	if err := certs.VerifyProof(key, in.Proof, api.ProofNamespace, api.ProofMessage(b.cfg.URL, requestID)); err != nil {
+	if err := b.checkProof(key, in.Proof, requestID); err != nil {
 		return none, key, err
 	}
 	i, entry, err := b.intended(ctx, c, requestID, in.Host, key)
 	if err != nil {
 		return none, key, err
 	}
-	signed, err := b.sign(ctx, i.event, i.pre, b.cfg.UserCA, entry, func(c *ssh.Certificate) error {
+	line, err := b.sign(ctx, i.event, i.pre, b.cfg.UserCA, entry, func(c *ssh.Certificate) error {
 		return i.user.CheckContent(c, b.cfg.Clock.Now())
 	})
 	if err != nil {
 		return none, key, err
 	}
-	cert, err := b.answer(i, signed, entry.Index)
+	cert, err := b.answer(i, line, entry.Index)
 	return cert, key, err
+}
+
+// checkProof verifies that whoever holds the key asks for a certificate of the request.
+// Many keys give the same proof each time that they are asked for one.
+func (b *Broker) checkProof(key ssh.PublicKey, proof, requestID string) error {
+	message := api.ProofMessage(b.cfg.URL, requestID)
+	shown := remember.Of(fmt.Appendf(nil, "%x %x %s", key.Marshal(), message, proof))
+	if _, known := b.proved.Get(shown); known {
+		return nil
+	}
+	err := certs.VerifyProof(key, proof, api.ProofNamespace, message)
+	if err == nil {
+		b.proved.Put(shown, struct{}{})
+	}
+	return err
 }
 
 // maxDecided is how often it is decided on one certificate at most, while others keep
@@ -300,7 +315,7 @@ func (b *Broker) issued(i *intent, c identity.Caller, g approvals.Grant) event.E
 }
 
 // answer is what the caller gets.
-func (b *Broker) answer(i *intent, signed *ssh.Certificate, index int64) (api.Certificate, error) {
+func (b *Broker) answer(i *intent, line string, index int64) (api.Certificate, error) {
 	address, port, err := splitAddress(i.host.Address)
 	if err != nil {
 		return api.Certificate{}, err
@@ -312,7 +327,7 @@ func (b *Broker) answer(i *intent, signed *ssh.Certificate, index int64) (api.Ce
 			ValidAfter:  i.pre.ValidAfter(), ValidBefore: i.pre.ValidBefore(), Event: i.event.ID.String(),
 			Result: api.Signed,
 		},
-		Certificate: certs.Line(signed),
+		Certificate: line,
 		LogIndex:    index,
 		KnownHosts:  b.KnownHosts(knownNames(i.host.Host, address, port)...),
 		Connect: api.Connect{

@@ -15,38 +15,38 @@ import (
 	"sallyport/broker/keys"
 )
 
-// sign makes the certificate of an intent that has its place in the log: the
-// receipt goes in, the CA signs, and check holds it against what was decided. What
-// came of it is told to the log, and not waited for.
+// sign makes the certificate of an intent that has its place in the log, a line as in
+// a -cert.pub file: the receipt goes in, the CA signs, and check holds it against what
+// was decided. What came of it is told to the log, and not waited for.
 func (b *Broker) sign(ctx context.Context, intent event.Event, pre *certs.PreCertificate, ca keys.Signer, place audit.Entry,
-	check func(*ssh.Certificate) error) (*ssh.Certificate, error) {
+	check func(*ssh.Certificate) error) (string, error) {
 	text := place.Receipt
 	if text == nil {
 		var err error
 		if text, err = b.cfg.Log.Receipt(ctx, place.Index); err != nil {
 			b.result(intent, nil, event.NotSigned)
-			return nil, err
+			return "", err
 		}
 	}
-	signed, err := pre.Sign(rand.Reader, ca, certs.Receipt{Leaf: place.Leaf, Text: text, Log: b.verifier})
+	signed, wire, err := pre.SignWire(rand.Reader, ca, certs.Receipt{Leaf: place.Leaf, Text: text, Log: b.verifier})
 	if err != nil {
 		b.result(intent, nil, event.NotSigned)
-		return nil, err
+		return "", err
 	}
 	if err := check(signed); err != nil {
 		b.result(intent, nil, event.CheckFailed)
-		return nil, fmt.Errorf("the signed certificate: %w", err)
+		return "", fmt.Errorf("the signed certificate: %w", err)
 	}
-	b.result(intent, signed, "")
-	return signed, nil
+	b.result(intent, wire, "")
+	return certs.LineOf(signed.Type(), wire), nil
 }
 
-// result tells the log what came of an intent: the certificate, or the failure.
-// The event is the broker's own, for whom the intent was.
-func (b *Broker) result(intent event.Event, signed *ssh.Certificate, failure string) {
+// result tells the log what came of an intent: the certificate, on the wire, or the
+// failure. The event is the broker's own, for whom the intent was.
+func (b *Broker) result(intent event.Event, signed []byte, failure string) {
 	digest := ""
 	if signed != nil {
-		sum := sha256.Sum256(signed.Marshal())
+		sum := sha256.Sum256(signed)
 		digest = hex.EncodeToString(sum[:])
 	}
 	var data event.Data

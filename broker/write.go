@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/approvals"
+	"sallyport/audit"
 	"sallyport/broker/hosts"
 )
 
@@ -17,36 +17,46 @@ import (
 // a certificate: it must be decided anew.
 var errChanged = errors.New("the grant or its host has changed meanwhile")
 
-// write writes down the intents of a batch in the sequencer's transaction. Each was
+// writing writes down the intents of a batch in the sequencer's transaction. Each was
 // decided on without a lock. So first what it was decided by is locked and compared:
 // the request's row, which is all that a grant can become, its person, and the host;
 // and the certificates are counted, under that lock. What has changed is errChanged.
-func (b *Broker) write(ctx context.Context, tx pgx.Tx, intents []*intent) ([]error, error) {
-	refused := make([]error, len(intents))
-	same, there := make([]bool, len(intents)), make([]bool, len(intents))
-	requests, machines := make([]approvals.Seen, len(intents)), make([]hosts.Seen, len(intents))
-	for i, in := range intents {
+type writing struct {
+	approvals   *approvals.Service
+	intents     []*intent
+	same, there []bool // by intent: the request, the host
+	counts      counts
+}
+
+func (b *Broker) writing(intents []*intent) audit.Writing {
+	return &writing{b.cfg.Approvals, intents, make([]bool, len(intents)), make([]bool, len(intents)), counts{}}
+}
+
+// Look implements audit.Writing.
+func (w *writing) Look(batch *pgx.Batch) {
+	requests, machines := make([]approvals.Seen, len(w.intents)), make([]hosts.Seen, len(w.intents))
+	for i, in := range w.intents {
 		requests[i], machines[i] = in.seen, in.host
 	}
-	counted := counts{}
-	var held pgx.Batch
-	b.cfg.Approvals.QueueHold(&held, requests, func(i int) { same[i] = true })
-	hosts.QueueHold(&held, machines, func(i int) { there[i] = true })
-	counted.queue(&held, intents) // after the locks
-	if err := tx.SendBatch(ctx, &held).Close(); err != nil {
-		return nil, err
-	}
+	w.approvals.QueueHold(batch, requests, func(i int) { w.same[i] = true })
+	hosts.QueueHold(batch, machines, func(i int) { w.there[i] = true })
+	w.counts.queue(batch, w.intents) // after the locks
+}
+
+// Write implements audit.Writing.
+func (w *writing) Write(batch *pgx.Batch) []error {
+	refused := make([]error, len(w.intents))
 	var rows certificateRows
 	var used, keys []string
 	bound := map[string]string{} // by request: the key that this batch binds it to
-	for i, in := range intents {
+	for i, in := range w.intents {
 		id := in.user.RequestID
 		key, binds := bound[id]
-		if !same[i] || !there[i] || binds && key != in.print {
+		if !w.same[i] || !w.there[i] || binds && key != in.print {
 			refused[i] = errChanged
 			continue
 		}
-		if refused[i] = counted.allow(in); refused[i] != nil {
+		if refused[i] = w.counts.allow(in); refused[i] != nil {
 			continue
 		}
 		if in.first && !binds {
@@ -55,13 +65,11 @@ func (b *Broker) write(ctx context.Context, tx pgx.Tx, intents []*intent) ([]err
 		}
 		rows.add(in)
 	}
-	if len(rows.serial) == 0 {
-		return refused, nil
+	if len(rows.serial) > 0 {
+		w.approvals.QueueUse(batch, used, keys)
+		rows.queue(batch)
 	}
-	var written pgx.Batch
-	b.cfg.Approvals.QueueUse(&written, used, keys)
-	rows.queue(&written)
-	return refused, tx.SendBatch(ctx, &written).Close()
+	return refused
 }
 
 // counts are how many certificates there are of grants, and of those for one host.

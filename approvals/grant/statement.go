@@ -6,6 +6,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals/policy"
+	"sallyport/internal/remember"
 )
 
 // StatementFormat names the form of Statement.
@@ -52,8 +53,23 @@ func (s Statement) Encode() ([]byte, error) {
 }
 
 // ParseStatement reads a canonical statement, and nothing that Encode would not
-// have produced.
+// have produced. It remembers what it has read, as ParseTerms does: the result must
+// not be changed.
 func ParseStatement(text []byte) (Statement, error) {
+	key := remember.Of(text)
+	if s, ok := readStatements.Get(key); ok {
+		return s, nil
+	}
+	s, err := parseStatement(text)
+	if err == nil {
+		readStatements.Put(key, s)
+	}
+	return s, err
+}
+
+var readStatements = remember.Memory[Statement]{Size: 4096}
+
+func parseStatement(text []byte) (Statement, error) {
 	var s Statement
 	if err := ParseCanonical(text, &s); err != nil {
 		return Statement{}, fmt.Errorf("reading a decision: %w", err)

@@ -2,8 +2,8 @@ package identity
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,6 +11,7 @@ import (
 	"sallyport/audit/event"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
+	"sallyport/internal/together"
 )
 
 // ErrSignedOut says that a sign-in has ended, or never was.
@@ -65,21 +66,18 @@ func (in SignedIn) args() []any {
 //  2. its absolute end has not come,
 //  3. it was used within idle, if idle is not 0.
 func (s *Store) Resume(ctx context.Context, id string, idle time.Duration) (SignedIn, error) {
-	now := s.cfg.Clock.Now()
-	rows, err := s.cfg.Pool.Query(ctx, `
-		SELECT `+signedInColumns+`
-		FROM sign_ins s JOIN people p ON p.id = s.person_id
-		WHERE s.id = $1 AND s.ended_at IS NULL AND s.expires_at > $2 AND p.removed_at IS NULL`, id, now)
-	if err != nil {
-		return SignedIn{}, fmt.Errorf("reading a sign-in: %w", err)
-	}
-	in, err := pgx.CollectExactlyOneRow(rows, scanSignedIn)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && idle > 0 && !now.Before(in.seen.Add(idle)) {
+	if !ids.Valid(ids.TokenFamily, id) {
 		return SignedIn{}, ErrSignedOut
 	}
+	now := s.cfg.Clock.Now()
+	in, there, err := s.signIns.Ask(ctx, id)
 	if err != nil {
 		return SignedIn{}, fmt.Errorf("reading a sign-in: %w", err)
 	}
+	if !there || !now.Before(in.Expires) || idle > 0 && !now.Before(in.seen.Add(idle)) {
+		return SignedIn{}, ErrSignedOut
+	}
+	in.AMR, in.Person.Groups = slices.Clone(in.AMR), slices.Clone(in.Person.Groups)
 	// Written now and then only: reading pages shall not write rows.
 	if idle > 0 && now.Sub(in.seen) >= idle/20 {
 		if _, err := s.cfg.Pool.Exec(ctx, `UPDATE sign_ins SET seen_at = $2 WHERE id = $1 AND seen_at < $2`, id, now); err != nil {
@@ -87,6 +85,25 @@ func (s *Store) Resume(ctx context.Context, id string, idle time.Duration) (Sign
 		}
 	}
 	return in, nil
+}
+
+// readSignIns reads those of the sign-ins that have not been ended, nor their people
+// removed. Each call asks for one: those that come together are read together.
+func (s *Store) readSignIns(ctx context.Context, wanted []string) (map[string]SignedIn, error) {
+	found := make(map[string]SignedIn, len(wanted))
+	var batch pgx.Batch
+	batch.Queue(together.PlanOnce)
+	batch.Queue(`
+		SELECT `+signedInColumns+`
+		FROM unnest($1::text[]) AS u (id) JOIN sign_ins s ON s.id = u.id JOIN people p ON p.id = s.person_id
+		WHERE s.ended_at IS NULL AND p.removed_at IS NULL`, wanted).Query(func(rows pgx.Rows) error {
+		list, err := pgx.CollectRows(rows, scanSignedIn)
+		for _, in := range list {
+			found[in.ID] = in
+		}
+		return err
+	})
+	return found, s.cfg.Pool.SendBatch(ctx, &batch).Close()
 }
 
 // signedInColumns are what scanSignedIn reads, of sign_ins s and people p.

@@ -15,6 +15,7 @@ import (
 	"sallyport/audit"
 	"sallyport/audit/event"
 	"sallyport/internal/clock"
+	"sallyport/internal/together"
 )
 
 // Config is what a Store needs; all of it must be set.
@@ -26,14 +27,19 @@ type Config struct {
 
 // Store keeps people and their sign-ins in PostgreSQL. It is safe for concurrent
 // use, also by several processes on one database.
-type Store struct{ cfg Config }
+type Store struct {
+	cfg     Config
+	signIns *together.Questions[string, SignedIn]
+}
 
 // New returns a store.
 func New(cfg Config) (*Store, error) {
 	if cfg.Pool == nil || cfg.Log == nil || cfg.Clock == nil {
 		return nil, errors.New("identity: Pool, Log and Clock must be set")
 	}
-	return &Store{cfg: cfg}, nil
+	s := &Store{cfg: cfg}
+	s.signIns = together.New(s.readSignIns)
+	return s, nil
 }
 
 // commit runs fn in a transaction and commits it with the events that fn

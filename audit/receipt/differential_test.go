@@ -117,18 +117,25 @@ func TestReceiptsAreTransparencyDevs(t *testing.T) {
 func TestWithExtra(t *testing.T) {
 	t.Parallel()
 	m := newLog(t, 11)
-	text := m.receipt(t, 5).Format()
-	with, err := receipt.WithExtra(text, []byte("more"))
+	r := m.receipt(t, 5)
+	with, err := r.WithExtra([]byte("more"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := receipt.Verify(leaf(5), with, m.vkey); err == nil {
 		t.Error("Verify takes extra data")
 	}
-	for name, c := range map[string]struct{ text, extra []byte }{
-		"none": {text, nil}, "twice": {with, []byte("more")}, "too much": {text, make([]byte, receipt.MaxSize)}, "to nothing": {nil, []byte("more")},
+	again, err := receipt.ParseExtra(with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		r     receipt.Receipt
+		extra []byte
+	}{
+		"none": {r, nil}, "twice": {again, []byte("more")}, "too much": {r, make([]byte, receipt.MaxSize)},
 	} {
-		if _, err := receipt.WithExtra(c.text, c.extra); err == nil {
+		if _, err := c.r.WithExtra(c.extra); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}

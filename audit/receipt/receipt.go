@@ -76,17 +76,14 @@ func ParseExtra(text []byte) (Receipt, error) {
 	return r, nil
 }
 
-// WithExtra is the receipt, which has none, with extra data.
-func WithExtra(text, extra []byte) ([]byte, error) {
-	r, err := Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	if len(extra) == 0 {
-		return nil, errors.New("receipt: there is no extra data to add")
+// WithExtra is the encoding of the receipt, which has none, with extra data.
+func (r Receipt) WithExtra(extra []byte) ([]byte, error) {
+	if len(extra) == 0 || len(r.Extra) > 0 {
+		return nil, errors.New("receipt: it has extra data already, or there is none to add")
 	}
 	r.Extra = extra
-	if text = r.Format(); len(text) > MaxSize {
+	text := r.Format()
+	if len(text) > MaxSize {
 		return nil, fmt.Errorf("receipt: with its extra data longer than %d bytes", MaxSize)
 	}
 	return text, nil
@@ -99,11 +96,17 @@ func Verify(leaf, text []byte, verifier note.Verifier) (index int64, err error) 
 	if err != nil {
 		return 0, err
 	}
+	return r.Index, r.Verify(leaf, verifier)
+}
+
+// Verify is nil if the receipt proves that leaf is in the log whose key the verifier
+// has.
+func (r Receipt) Verify(leaf []byte, verifier note.Verifier) error {
 	tree, err := r.Tree(verifier)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return r.Index, r.Check(leaf, tree)
+	return r.Check(leaf, tree)
 }
 
 // Tree is the head that the receipt is under, if the log's key signed it and the

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/mod/sumdb/note"
 
@@ -414,11 +415,14 @@ func TestStreamKilledAgainAndAgain(t *testing.T) {
 	audittest.Run(t, log.Run)
 	path := filepath.Join(t.TempDir(), "ocsf.ndjson")
 	must(t, os.WriteFile(path, nil, 0o600))
+	admin, err := pgx.Connect(t.Context(), db.AdminURL)
+	must(t, err)
+	defer admin.Close(context.Background())
 	var grown sync.WaitGroup
 	grown.Go(func() { grow(t, log, 400) })
 	for round := range 8 {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "SALLYPORT_TEST_STREAM="+path, "SALLYPORT_TEST_DB="+db.URL, "SALLYPORT_TEST_KEY="+skey, "SALLYPORT_TEST_VKEY="+vkey)
+		cmd.Env = append(os.Environ(), "SALLYPORT_TEST_STREAM="+path, "SALLYPORT_TEST_DB="+db.URL+"&application_name=killed", "SALLYPORT_TEST_KEY="+skey, "SALLYPORT_TEST_VKEY="+vkey)
 		cmd.Stderr = os.Stderr
 		must(t, cmd.Start())
 		before, err := os.Stat(path)
@@ -429,7 +433,10 @@ func TestStreamKilledAgainAndAgain(t *testing.T) {
 		})
 		must(t, cmd.Process.Kill())
 		cmd.Wait()
-		_, err = db.Pool.Exec(t.Context(), `UPDATE log_streams SET held_until = '-infinity'`) // a minute later
+		// A minute later, and whatever it had sent to the database has been done or not.
+		_, err = admin.Exec(t.Context(), `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'killed'`)
+		must(t, err)
+		_, err = admin.Exec(t.Context(), `UPDATE log_streams SET held_until = '-infinity'`)
 		must(t, err)
 	}
 	grown.Wait()

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -170,28 +171,40 @@ func (p *PreCertificate) ValidBefore() time.Time { return unix(p.cert.ValidBefor
 // CA that Pre was given. It signs the bytes themselves, rather than leave that to
 // ssh.Certificate.SignCert, which would choose another nonce.
 func (p *PreCertificate) Sign(random io.Reader, ca ssh.Signer, r Receipt) (*ssh.Certificate, error) {
+	cert, _, err := p.SignWire(random, ca, r)
+	return cert, err
+}
+
+// SignWire is Sign, and also returns the certificate's bytes on the wire.
+func (p *PreCertificate) SignWire(random io.Reader, ca ssh.Signer, r Receipt) (cert *ssh.Certificate, wire []byte, err error) {
 	if !bytes.Equal(ca.PublicKey().Marshal(), p.cert.SignatureKey.Marshal()) {
-		return nil, errors.New("signing a certificate: this is not the CA that it names")
+		return nil, nil, errors.New("signing a certificate: this is not the CA that it names")
 	}
 	name, value, err := r.extension(p.bytes)
 	if err != nil {
-		return nil, fmt.Errorf("signing a certificate: its receipt: %w", err)
+		return nil, nil, fmt.Errorf("signing a certificate: its receipt: %w", err)
 	}
 	whole := p.with(name, value)
-	if whole.Signature, err = sign(random, ca, unsigned(whole)); err != nil {
-		return nil, fmt.Errorf("signing a certificate: %w", err)
+	message := unsigned(whole)
+	if whole.Signature, err = sign(random, ca, message); err != nil {
+		return nil, nil, fmt.Errorf("signing a certificate: %w", err)
 	}
 
 	// What leaves is what a reader of the wire sees, not what this process
 	// believes to have built: without receipt and signature it is what was logged.
-	cert, err := ParseCertificate(whole.Marshal())
-	if err != nil {
-		return nil, fmt.Errorf("reading the certificate back: %w", err)
+	signature := ssh.Marshal(whole.Signature)
+	wire = binary.BigEndian.AppendUint32(bytes.Clone(message), uint32(len(signature)))
+	wire = append(wire, signature...)
+	if cert, err = ParseCertificate(wire); err != nil {
+		return nil, nil, fmt.Errorf("reading the certificate back: %w", err)
 	}
 	if !bytes.Equal(withoutReceipt(cert), p.bytes) || cert.Extensions[name] != value {
-		return nil, errors.New("the signed certificate is not the one that was logged")
+		return nil, nil, errors.New("the signed certificate is not the one that was logged")
 	}
-	return cert, checkSignature(cert, ca.PublicKey())
+	if err := checkSignatureOver(message, cert, ca.PublicKey()); err != nil {
+		return nil, nil, err
+	}
+	return cert, wire, nil
 }
 
 // sign uses SHA-2 with RSA, where the default would be SHA-1.

@@ -145,13 +145,18 @@ func checkCommon(cert *ssh.Certificate, at time.Time) error {
 }
 
 func checkSignature(cert *ssh.Certificate, ca ssh.PublicKey) error {
+	return checkSignatureOver(unsigned(cert), cert, ca)
+}
+
+// checkSignatureOver is checkSignature of a certificate whose unsigned bytes are known.
+func checkSignatureOver(message []byte, cert *ssh.Certificate, ca ssh.PublicKey) error {
 	if cert.SignatureKey == nil || cert.Signature == nil || !bytes.Equal(cert.SignatureKey.Marshal(), ca.Marshal()) {
 		return errors.New("the certificate is not by this CA")
 	}
 	if ca.Type() == ssh.KeyAlgoRSA && cert.Signature.Format == ssh.KeyAlgoRSA {
 		return errors.New("the CA's signature uses SHA-1")
 	}
-	if err := ca.Verify(unsigned(cert), cert.Signature); err != nil {
+	if err := ca.Verify(message, cert.Signature); err != nil {
 		return fmt.Errorf("the CA's signature: %w", err)
 	}
 	return nil

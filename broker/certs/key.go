@@ -108,6 +108,9 @@ func checkType(name string) error {
 }
 
 // Line is the key in authorized_keys format, without a line's end.
-func Line(key ssh.PublicKey) string {
-	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(key)), "\n")
+func Line(key ssh.PublicKey) string { return LineOf(key.Type(), key.Marshal()) }
+
+// LineOf is Line of a key or certificate of the type that has these bytes on the wire.
+func LineOf(keyType string, wire []byte) string {
+	return string(base64.StdEncoding.AppendEncode([]byte(keyType+" "), wire))
 }

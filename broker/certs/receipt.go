@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -56,16 +57,20 @@ type Receipt struct {
 
 // hole is where a leaf's pre-certificate was, and goes: it stands in no other
 // place, since within a JSON text its quotation marks would be escaped.
-const hole = `"pre_certificate":""`
+const (
+	holeStart = `"pre_certificate":"`
+	hole      = holeStart + `"`
+)
 
 // cut takes the pre-certificate out of a leaf: what is left is all that the
 // certificate does not say itself.
 func cut(leaf, pre []byte) ([]byte, error) {
 	filled := fillHole(pre)
-	if bytes.Count(leaf, filled) != 1 || bytes.Contains(leaf, []byte(hole)) {
+	at := bytes.Index(leaf, []byte(holeStart))
+	if at < 0 || !bytes.HasPrefix(leaf[at:], filled) || bytes.Contains(leaf[at+len(filled):], []byte(holeStart)) {
 		return nil, errors.New("the logged event is not that of this pre-certificate")
 	}
-	return bytes.Replace(leaf, filled, []byte(hole), 1), nil
+	return slices.Concat(leaf[:at], []byte(hole), leaf[at+len(filled):]), nil
 }
 
 // fill is the leaf again.
@@ -77,7 +82,7 @@ func fill(rest, pre []byte) ([]byte, error) {
 }
 
 func fillHole(pre []byte) []byte {
-	filled := []byte(hole[:len(hole)-1])
+	filled := []byte(holeStart)
 	filled = base64.StdEncoding.AppendEncode(filled, pre)
 	return append(filled, '"')
 }
@@ -92,14 +97,18 @@ func (r Receipt) extension(pre []byte) (name, value string, err error) {
 	if name, err = ReceiptExtension(r.Log.Name()); err != nil {
 		return "", "", err
 	}
-	if _, err := receipt.Verify(r.Leaf, r.Text, r.Log); err != nil {
+	proof, err := receipt.Parse(r.Text)
+	if err != nil {
+		return "", "", err
+	}
+	if err := proof.Verify(r.Leaf, r.Log); err != nil {
 		return "", "", err
 	}
 	rest, err := cut(r.Leaf, pre)
 	if err != nil {
 		return "", "", err
 	}
-	text, err := receipt.WithExtra(r.Text, rest)
+	text, err := proof.WithExtra(rest)
 	if err != nil {
 		return "", "", err
 	}

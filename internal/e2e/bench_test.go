@@ -17,7 +17,7 @@ import (
 )
 
 // callers are how many people ask for certificates at once, one after the other.
-var callers = []int{1, 16, 64}
+var callers = []int{1, 16, 64, 256}
 
 // measureFor is how long one way is measured at one number of callers.
 const measureFor = 1500 * time.Millisecond
@@ -70,6 +70,11 @@ func BenchmarkCertificates(b *testing.B) {
 		}
 	}
 	out.Flush()
+	for _, n := range callers {
+		all := results[n]["HTTP, two brokers"]
+		fmt.Printf("HTTP, two brokers, %d callers: %.0f allocations of %.0f KB each\n", n,
+			median(all, func(r result) float64 { return r.objects }), median(all, func(r result) float64 { return r.bytes })/1024)
+	}
 	b.ReportMetric(0, "ns/op") // of a round: says nothing
 	fmt.Printf("\none certificate in process, alone in its batch: %s\n", each)
 	fmt.Printf("sallyportd serve: ready after %s (median of %d), RSS %d MB at start, %d MB after the load\n\n",
@@ -89,6 +94,8 @@ type way struct {
 type result struct {
 	rate, p99  float64 // per second; ms
 	cpu, dbCPU float64 // µs for each certificate
+
+	objects, bytes float64 // that the brokers allocated for each
 }
 
 // measure lets everybody ask for one certificate after the other.
@@ -100,7 +107,15 @@ func (h *bench) measure(w way, people []*asker) result {
 			pids = append(pids, p.pid)
 		}
 	}
+	allocated := func() (objects, bytes float64) {
+		for _, p := range w.brokers {
+			o, b := h.allocated(p)
+			objects, bytes = objects+o, bytes+b
+		}
+		return objects, bytes
+	}
 	took := make([][]time.Duration, len(people))
+	objects, bytes := allocated()
 	cpu, dbCPU := cpuOf(h.t, pids...), h.postgresCPU()
 	began := time.Now()
 	var all sync.WaitGroup
@@ -119,6 +134,7 @@ func (h *bench) measure(w way, people []*asker) result {
 	all.Wait()
 	elapsed := time.Since(began)
 	cpu, dbCPU = cpuOf(h.t, pids...)-cpu, h.postgresCPU()-dbCPU
+	objectsNow, bytesNow := allocated()
 	each := slices.Sorted(slices.Values(slices.Concat(took...)))
 	n := len(each)
 	if n == 0 {
@@ -127,6 +143,7 @@ func (h *bench) measure(w way, people []*asker) result {
 	return result{
 		rate: float64(n) / elapsed.Seconds(), p99: each[int(math.Ceil(0.99*float64(n)))-1].Seconds() * 1000,
 		cpu: float64(cpu.Microseconds()) / float64(n), dbCPU: float64(dbCPU.Microseconds()) / float64(n),
+		objects: (objectsNow - objects) / float64(n), bytes: (bytesNow - bytes) / float64(n),
 	}
 }
 

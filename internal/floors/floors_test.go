@@ -58,7 +58,7 @@ var floors = []string{
 	"audit/event",
 	"web migrations",
 	"api",
-	"internal/throttle internal/remember internal/standardwebhooks",
+	"internal/throttle internal/remember internal/together internal/standardwebhooks",
 	"internal/refusal internal/clock internal/ids internal/names",
 }
 
