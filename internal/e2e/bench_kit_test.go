@@ -153,7 +153,8 @@ func (h *bench) signedIn(name string, groups ...string) identity.Caller {
 	p, err := h.identity.SignIn(h.t.Context(), identity.Claims{Issuer: "https://id.example.com", Subject: name, Name: name,
 		Groups: groups, AuthTime: clock.System.Now()}, identity.ViaWeb, "192.0.2.7")
 	h.must(err)
-	return identity.Caller{Person: p, Source: "192.0.2.7", AuthTime: p.SignedInAt, Via: identity.ViaWeb, Roles: h.approvals.Policy().RolesOf(groups)}
+	roles, policy := h.approvals.Roles(groups)
+	return identity.Caller{Person: p, Source: "192.0.2.7", AuthTime: p.SignedInAt, Via: identity.ViaWeb, Roles: roles, Policy: policy}
 }
 
 // asker is somebody with an access token and a grant.
