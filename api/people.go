@@ -41,9 +41,9 @@ type RemovedPerson struct {
 type RevocationInput struct {
 	Request string `json:"request,omitempty" maxLength:"32" doc:"Its grant and those that extend it; one that waits is cancelled"`
 	Person  string `json:"person,omitempty" maxLength:"32" doc:"All requests of the person with this id"`
-	Serial  string `json:"serial,omitempty" maxLength:"32" doc:"Not yet"`
+	Serial  string `json:"serial,omitempty" maxLength:"32" doc:"One certificate and the sessions that it opened; its grant goes on"`
 	Agent   string `json:"agent,omitempty" maxLength:"64" doc:"Not yet"`
-	Host    string `json:"host,omitempty" maxLength:"64" doc:"Not yet"`
+	Host    string `json:"host,omitempty" maxLength:"64" doc:"All requests for the host with this name or id, those for several hosts among them"`
 	Reason  string `json:"reason" minLength:"1" maxLength:"2000"`
 }
 
@@ -51,6 +51,7 @@ type RevocationInput struct {
 type Revocation struct {
 	Ended     []string `json:"ended" doc:"Requests whose grants ended"`
 	Cancelled []string `json:"cancelled" doc:"Requests that waited"`
+	Serials   []string `json:"serials,omitempty" doc:"Certificates that open nothing any more, of a grant that goes on"`
 }
 
 // PeopleFilter narrows People. Zero fields do not filter.

@@ -76,15 +76,19 @@ type Me struct {
 
 // Host is one machine that runs sshd.
 type Host struct {
-	ID        string            `json:"id" example:"host-7k3m9q2x4f8h"`
-	Name      string            `json:"name" example:"db-1"`
-	Address   string            `json:"address" example:"10.0.3.7:22" doc:"Where ssh connects to: host:port"`
-	Labels    map[string]string `json:"labels"`
-	Logins    []string          `json:"logins" doc:"Unix accounts that may be asked for; for people who are not operators or auditors, those that some rule lets them ask for"`
-	HostKey   string            `json:"host_key,omitempty" doc:"The host's public key, authorized_keys format"`
-	State     string            `json:"state" enum:"sealed,open" doc:"sealed: no grant is active; open: at least one is"`
-	Rules     []HostRule        `json:"rules,omitempty" doc:"For each login, the rule that would apply to the caller"`
-	CreatedAt time.Time         `json:"created_at"`
+	ID         string            `json:"id" example:"host-7k3m9q2x4f8h"`
+	Name       string            `json:"name" example:"db-1"`
+	Address    string            `json:"address" example:"10.0.3.7:22" doc:"Where ssh connects to: host:port"`
+	Labels     map[string]string `json:"labels"`
+	Logins     []string          `json:"logins" doc:"Unix accounts that may be asked for; for people who are not operators or auditors, those that some rule lets them ask for"`
+	HostKey    string            `json:"host_key,omitempty" doc:"The host's public key, authorized_keys format"`
+	State      HostState         `json:"state" enum:"sealed,open,drifted,silent,unknown,quarantined" doc:"See StateWhy. A host without sally-host is sealed or open, by its grants alone"`
+	StateWhy   []string          `json:"state_why,omitempty" doc:"Why it is not sealed, or how little that says; to operators and auditors"`
+	Sessions   int               `json:"sessions,omitempty" doc:"How many last now, as far as the host has reported; to operators and auditors"`
+	Quarantine *Quarantine       `json:"quarantine,omitempty" doc:"Present while an operator keeps it shut"`
+	Helper     bool              `json:"helper" doc:"Whether it speaks for itself, by sally-host"`
+	Rules      []HostRule        `json:"rules,omitempty" doc:"For each login, the rule that would apply to the caller"`
+	CreatedAt  time.Time         `json:"created_at"`
 }
 
 // HostRule says how a login on a host would be asked for by the caller.
@@ -100,8 +104,11 @@ type HostRule struct {
 
 	Emergency *EmergencyRule `json:"emergency,omitempty" doc:"Present if the caller may open this door before anybody has approved"`
 
-	SingleUse bool     `json:"single_use,omitempty" doc:"A grant gives one certificate and no other"`
-	KeyTypes  []string `json:"key_types,omitempty" doc:"SSH key types that may be certified; all strong ones if empty"`
+	SingleUse    bool `json:"single_use,omitempty" doc:"A grant gives one certificate and no other"`
+	KeepSessions bool `json:"keep_sessions,omitempty" doc:"Sessions outlast the grant's time"`
+	Record       bool `json:"record,omitempty" doc:"Terminal sessions are recorded"`
+
+	KeyTypes []string `json:"key_types,omitempty" doc:"SSH key types that may be certified; all strong ones if empty"`
 }
 
 // EmergencyRule says how a door would be opened before anybody has approved.
@@ -206,6 +213,7 @@ type Request struct {
 	Approvers           []Slot            `json:"approvers" doc:"What is needed, and what is there"`
 	Decisions           []Decision        `json:"decisions,omitempty"`
 	Certificates        []CertificateInfo `json:"certificates,omitempty"`
+	Sessions            []Session         `json:"sessions,omitempty" doc:"The latest 200 that its certificates opened, as hosts report them, oldest first"`
 	Timeline            []Event           `json:"timeline,omitempty" doc:"The events of this request, oldest first"`
 	Pruned              *Pruned           `json:"pruned,omitempty" doc:"If older events of it were pruned: where they are"`
 	Emergency           *Emergency        `json:"emergency,omitempty"`

@@ -16,10 +16,10 @@ import (
 // Refusals of a revocation.
 var (
 	ErrBadRevocation = refusal.New(refusal.Invalid, "bad-revocation",
-		"a revocation is of one thing", "name a request or a person, and not both")
+		"a revocation is of one thing", "name a request, a person, a host or the serial of a certificate, and only one of them")
 	ErrRevocationKind = refusal.New(refusal.Invalid, "revocation-not-yet",
-		"this broker cannot revoke by serial, agent or host yet",
-		"revoke the request that the certificate was issued under, or its person")
+		"this broker has no agents yet",
+		"revoke a request, a person, a host, or a certificate by its serial")
 	ErrNoWhy = refusal.New(refusal.Invalid, "why-required",
 		"that needs a reason", "say why, for whoever it stops and for whoever reads it later").On("reason")
 	ErrNotOperator = refusal.New(refusal.Denied, "operators-only",
@@ -32,22 +32,25 @@ var (
 //  1. Operators revoke anybody's requests; others their own, which is the same as
 //     being done with them.
 //  2. A request loses its grant, with those that extend it; one that waits is
-//     cancelled. Of a person it is all of them.
+//     cancelled. Of a person it is all of them, and of a host all that are for it,
+//     also if they are for others, too: whoever revokes a host does not trust it.
 //
 // Nothing left to revoke is no error: what the caller wants is so. That anybody
 // else tried is an event.
 func (s *Service) Revoke(ctx context.Context, c identity.Caller, in api.RevocationInput) (api.Revocation, error) {
-	why := trim(in.Reason)
 	switch {
-	case in.Serial != "" || in.Agent != "" || in.Host != "":
+	case in.Agent != "":
 		return api.Revocation{}, ErrRevocationKind
-	case (in.Request == "") == (in.Person == ""):
+	case in.Serial != "" || len(in.Request+in.Person+in.Host) == 0 ||
+		in.Request != "" && in.Person+in.Host != "" || in.Person != "" && in.Host != "":
 		return api.Revocation{}, ErrBadRevocation
-	case why == "":
-		return api.Revocation{}, ErrNoWhy
 	}
-	if err := text("reason", why, maxReason); err != nil {
+	why, err := CheckWhy(in.Reason)
+	if err != nil {
 		return api.Revocation{}, err
+	}
+	if in.Host != "" {
+		return s.revokeHost(ctx, c, in.Host, why)
 	}
 	var of *request
 	owner := in.Person
@@ -69,7 +72,7 @@ func (s *Service) Revoke(ctx context.Context, c identity.Caller, in api.Revocati
 		}
 	}
 	var out stopped
-	err := pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) (err error) {
+	err = pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) (err error) {
 		out = stopped{}
 		how := stopping{why: "revoked", comment: why, actor: c.Actor(), source: c.Source}
 		if owner == c.ID {

@@ -32,6 +32,8 @@ rules:
     acr_values: [phr]
     max_sign_in_age: 8h
     single_use: true
+    at_end: keep
+    record: true
     certificate:
       pty: false
       forwarding: [x11, port]
@@ -100,7 +102,7 @@ func TestP4_TermsHaveAllOfTheRule(t *testing.T) {
 	got, err := json.Marshal(terms.Rule)
 	must(t, err)
 	const want = `{"name":"strict","automatic":false,"stages":[{"slots":[{"groups":["approvers"],"count":1}]}],"certificate_lifetime":"5m","source_address":[],` +
-		`"no_pty":true,"forwarding":["port","x11"],"key_types":["sk-ssh-ed25519@openssh.com"],"verify_required":true,"single_use":true,` +
+		`"no_pty":true,"forwarding":["port","x11"],"key_types":["sk-ssh-ed25519@openssh.com"],"verify_required":true,"single_use":true,"at_end":"keep","record":true,` +
 		`"max_sign_in_age":"8h","assurance":"provider","max_age":"15m","acr_values":["phr"],"extend":{"times":2,"by":"20m","automatic":true}}`
 	if string(got) != want {
 		t.Errorf("terms have\n%s, want\n%s", got, want)

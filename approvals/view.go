@@ -230,7 +230,7 @@ func (s *Service) hostRule(c identity.Caller, l policy.LoginRule) api.HostRule {
 		Login: l.Login, Rule: l.Rule.Name, Automatic: l.Rule.AutomaticAt(s.cfg.Clock.Now()),
 		MaxDuration: short(l.Rule.MaxDuration), DefaultDuration: short(l.Rule.DefaultDuration),
 		Reason: textRule(l.Rule.Reason), Ticket: textRule(l.Rule.Ticket), Emergency: emergencyRule(l.Rule, c),
-		SingleUse: l.Rule.SingleUse, KeyTypes: l.Rule.KeyTypes,
+		SingleUse: l.Rule.SingleUse, KeepSessions: l.Rule.KeepSessions, Record: l.Rule.Record, KeyTypes: l.Rule.KeyTypes,
 	}
 	if rule.Automatic {
 		return rule

@@ -27,6 +27,8 @@ import (
 	"sallyport/broker/certs"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
+	"sallyport/broker/posture"
+	"sallyport/broker/sessions"
 	"sallyport/internal/clock"
 	"sallyport/internal/remember"
 )
@@ -71,6 +73,8 @@ type Broker struct {
 	serials  serials
 	logged   remember.Memory[struct{}] // grants that the log is known to have
 	proved   remember.Memory[struct{}] // proofs that are known to hold: a key gives the same again for the same request
+	sessions *sessions.Store
+	postures *posture.Store
 }
 
 // New records the keys in the log, if they are others than the last, and returns the
@@ -110,7 +114,8 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, keys.ErrOrigin.Because(err)
 	}
 	b := &Broker{cfg: cfg, verifier: receipt.Remember(verifier),
-		logged: remember.Memory[struct{}]{Size: remembered}, proved: remember.Memory[struct{}]{Size: remembered}}
+		logged: remember.Memory[struct{}]{Size: remembered}, proved: remember.Memory[struct{}]{Size: remembered},
+		sessions: sessions.New(cfg.Pool), postures: posture.New(cfg.Pool)}
 	b.results.write, b.results.logger = b.writeResults, cfg.Logger
 	b.lane = audit.NewLane(cfg.Log, b.writing)
 	if err := b.recordKeys(ctx); err != nil {
@@ -137,6 +142,9 @@ func (b *Broker) recordKeys(ctx context.Context) error {
 func (b *Broker) UserCA() string {
 	return certs.Line(b.cfg.UserCA.PublicKey()) + " sallyport user CA"
 }
+
+// HostCA is the public key of the host CA, "type base64".
+func (b *Broker) HostCA() string { return certs.Line(b.cfg.HostCA.PublicKey()) }
 
 // KnownHosts are lines for known_hosts that trust the host CA for the names, and
 // for nothing else.

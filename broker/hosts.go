@@ -17,10 +17,11 @@ import (
 	"sallyport/audit/event"
 	"sallyport/broker/certs"
 	"sallyport/broker/hosts"
+	"sallyport/broker/posture"
 )
 
 // HostCertificateLifetime is how long a host's certificate is valid: long enough
-// to be renewed by hand for now, short enough for a host that was lost.
+// to be renewed by hand where nothing renews it, short enough for a host that was lost.
 const HostCertificateLifetime = 30 * 24 * time.Hour
 
 // ListHosts lists hosts with their state and, for the caller, the rules that
@@ -31,7 +32,7 @@ func (b *Broker) ListHosts(ctx context.Context, c identity.Caller, f hosts.Filte
 	if err != nil {
 		return page, err
 	}
-	return page, b.addState(ctx, page.Items)
+	return page, b.addState(ctx, c, page.Items)
 }
 
 // Host is one host, under the same rules as ListHosts: to those who may not see
@@ -46,8 +47,17 @@ func (b *Broker) Host(ctx context.Context, c identity.Caller, nameOrID string) (
 		return api.Host{}, approvals.ErrUnknownHost
 	}
 	list := []api.Host{h}
-	err = b.addState(ctx, list)
+	err = b.addState(ctx, c, list)
 	return list[0], err
+}
+
+// Shown are hosts as Host shows them to an operator.
+func (b *Broker) Shown(ctx context.Context, c identity.Caller, list []api.Host) ([]api.Host, error) {
+	out := make([]api.Host, len(list))
+	for i, h := range list {
+		out[i], _ = b.forCaller(c, h)
+	}
+	return out, b.addState(ctx, c, out)
 }
 
 // forCaller adds the rules, and leaves out what the caller may not see (P10).
@@ -63,23 +73,45 @@ func (b *Broker) forCaller(c identity.Caller, h api.Host) (api.Host, bool) {
 	return h, len(h.Rules) > 0
 }
 
-// addState says of each host whether somebody may be on it now.
-func (b *Broker) addState(ctx context.Context, list []api.Host) error {
+// addState says of each host how it is; why, and how many sessions it has, is for
+// operators and auditors.
+func (b *Broker) addState(ctx context.Context, c identity.Caller, list []api.Host) error {
 	ids := make([]string, len(list))
 	for i, h := range list {
 		ids[i] = h.ID
 	}
-	open, err := b.cfg.Approvals.OpenHosts(ctx, ids)
+	known, err := b.Facts(ctx, ids)
 	if err != nil {
 		return err
 	}
+	all := c.Has(api.Operator) || c.Has(api.Auditor)
 	for i := range list {
-		list[i].State = "sealed"
-		if open[list[i].ID] {
-			list[i].State = "open"
+		f, h := known[list[i].ID], &list[i]
+		var why []string
+		h.State, why = f.State(b.cfg.Clock.Now())
+		h.Helper = f.Enrolled
+		if all {
+			h.StateWhy, h.Sessions = why, f.Live
 		}
 	}
 	return nil
+}
+
+// Facts are what the states of the hosts are made of.
+func (b *Broker) Facts(ctx context.Context, hostIDs []string) (map[string]posture.Facts, error) {
+	known, err := b.postures.Facts(ctx, hostIDs)
+	if err != nil {
+		return nil, err
+	}
+	open, err := b.cfg.Approvals.OpenHosts(ctx, hostIDs)
+	if err != nil {
+		return nil, err
+	}
+	for id, f := range known {
+		f.Granted = open[id]
+		known[id] = f
+	}
+	return known, nil
 }
 
 // IssueHost gives a host a certificate for the key in the registry: for its id,
@@ -89,14 +121,20 @@ func (b *Broker) IssueHost(ctx context.Context, c identity.Caller, nameOrID stri
 	if err := b.cfg.Hosts.OnlyOperators(ctx, c, "hosts.certificate", ""); err != nil {
 		return api.HostCertificate{}, err
 	}
-	cert, err := b.issueHost(ctx, c, nameOrID)
+	return b.CertifyHost(ctx, hosts.Operator(c), nameOrID)
+}
+
+// CertifyHost is IssueHost for a caller who is known to be allowed: an operator, or an
+// enrolled host itself.
+func (b *Broker) CertifyHost(ctx context.Context, by hosts.By, nameOrID string) (api.HostCertificate, error) {
+	cert, err := b.issueHost(ctx, by, nameOrID)
 	if err != nil {
 		return api.HostCertificate{}, b.failed(ctx, err, slog.String("host", nameOrID))
 	}
 	return cert, nil
 }
 
-func (b *Broker) issueHost(ctx context.Context, c identity.Caller, nameOrID string) (api.HostCertificate, error) {
+func (b *Broker) issueHost(ctx context.Context, by hosts.By, nameOrID string) (api.HostCertificate, error) {
 	var (
 		none     api.HostCertificate
 		template certs.Host
@@ -107,7 +145,7 @@ func (b *Broker) issueHost(ctx context.Context, c identity.Caller, nameOrID stri
 		return none, err
 	}
 	err := pgx.BeginFunc(ctx, b.cfg.Pool, func(tx pgx.Tx) (err error) {
-		template, pre, e, err = b.intendHost(ctx, tx, c, nameOrID)
+		template, pre, e, err = b.intendHost(ctx, tx, by, nameOrID)
 		return err
 	})
 	if err != nil {
@@ -128,7 +166,7 @@ func (b *Broker) issueHost(ctx context.Context, c identity.Caller, nameOrID stri
 }
 
 // intendHost decides on a host certificate and stages its event.
-func (b *Broker) intendHost(ctx context.Context, tx pgx.Tx, c identity.Caller, nameOrID string) (t certs.Host, pre *certs.PreCertificate, e event.Event, err error) {
+func (b *Broker) intendHost(ctx context.Context, tx pgx.Tx, by hosts.By, nameOrID string) (t certs.Host, pre *certs.PreCertificate, e event.Event, err error) {
 	h, err := b.cfg.Hosts.Hold(ctx, tx, nameOrID)
 	if err != nil {
 		return t, nil, e, err
@@ -142,7 +180,7 @@ func (b *Broker) intendHost(ctx context.Context, tx pgx.Tx, c identity.Caller, n
 	if pre, err = t.Pre(b.cfg.HostCA.PublicKey(), rand.Reader); err != nil {
 		return t, nil, e, err
 	}
-	e = c.Event(t.Now, event.Subject{HostID: h.ID}, event.HostCertificateIssued{
+	e = by.Event(t.Now, event.Subject{HostID: h.ID}, event.HostCertificateIssued{
 		Serial: t.Serial, Host: h.Name, Principals: pre.Principals(), Key: ssh.FingerprintSHA256(t.Key),
 		PreCertificate: pre.Bytes(), CA: fingerprint(b.cfg.HostCA),
 		ValidAfter: pre.ValidAfter(), ValidBefore: pre.ValidBefore(),

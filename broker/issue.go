@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/identity"
 	"sallyport/approvals/policy"
 	"sallyport/audit"
@@ -311,6 +313,8 @@ func (b *Broker) issued(i *intent, c identity.Caller, g approvals.Grant) event.E
 		ValidAfter: i.pre.ValidAfter(), ValidBefore: i.pre.ValidBefore(),
 		TermsHash: g.TermsHash, Decisions: decisions(g),
 		Emergency: g.Terms.Emergency != nil, Drill: g.Terms.Emergency != nil && g.Terms.Emergency.Drill,
+		GrantEndsAt: g.EndsAt, AtEnd: cmp.Or(g.Terms.Rule.AtEnd, grant.EndSessions),
+		SingleUse: g.Terms.Rule.SingleUse, Record: g.Terms.Rule.Record,
 	}).Under(event.PolicyRef{Version: g.Terms.PolicyVersion, Hash: g.Terms.PolicyHash})
 }
 

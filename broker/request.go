@@ -11,7 +11,7 @@ import (
 	"sallyport/approvals/identity"
 )
 
-// Request is approvals.Get with the certificates, and with what the hosts have to
+// Request is approvals.Get with the certificates and the sessions that they opened, and with what the hosts have to
 // say about the caller's "connect" action.
 func (b *Broker) Request(ctx context.Context, c identity.Caller, id string) (api.Request, error) {
 	r, err := b.cfg.Approvals.Get(ctx, c, id)
@@ -25,6 +25,9 @@ func (b *Broker) Request(ctx context.Context, c identity.Caller, id string) (api
 		return api.Request{}, err
 	}
 	countCertificates(r)
+	if r.Sessions, err = b.sessions.OfRequest(ctx, id); err != nil {
+		return api.Request{}, err
+	}
 	i := slices.IndexFunc(r.Actions, func(a api.Action) bool { return a.Name == "connect" })
 	if i < 0 || !r.Actions[i].Allowed {
 		return r, nil

@@ -20,7 +20,7 @@ func (b *Broker) target(ctx context.Context, t approvals.Terms, wanted string) (
 		return hosts.Seen{}, err
 	}
 	host, err := b.cfg.Hosts.Seen(ctx, of.ID)
-	if err == nil && !slices.Contains(host.Logins, t.Login) { // not as it was seen last, perhaps
+	if err == nil && (host.Quarantine != nil || !slices.Contains(host.Logins, t.Login)) { // not as it was seen last, perhaps
 		b.cfg.Hosts.Forget(of.ID)
 		host, err = b.cfg.Hosts.Seen(ctx, of.ID)
 	}
@@ -32,6 +32,9 @@ func (b *Broker) target(ctx context.Context, t approvals.Terms, wanted string) (
 	}
 	if !slices.Contains(host.Logins, t.Login) {
 		return hosts.Seen{}, ErrLoginGone
+	}
+	if host.Quarantine != nil {
+		return hosts.Seen{}, hosts.ErrQuarantined
 	}
 	return host, nil
 }

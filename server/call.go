@@ -12,6 +12,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"sallyport/api/hostapi"
 	"sallyport/internal/clock"
 	"sallyport/internal/ids"
 	"sallyport/server/problem"
@@ -38,7 +39,7 @@ func logged(logger *slog.Logger, clk clock.Clock, m *metrics) func(http.Handler)
 				m.observe(r.Method, route(r), status, call.Code, took)
 				call.Logger.LogAttrs(r.Context(), levelOf(r.URL.Path), "http",
 					slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status),
-					slog.String("code", call.Code), slog.String("person", call.Person),
+					slog.String("code", call.Code), slog.String("person", call.Person), slog.String("host", call.Host),
 					slog.String("source", sourceOf(r)), slog.Int("bytes", ww.BytesWritten()), slog.Float64("took_ms", float64(took.Microseconds())/1000))
 			}()
 			next.ServeHTTP(ww, r)
@@ -49,7 +50,8 @@ func logged(logger *slog.Logger, clk clock.Clock, m *metrics) func(http.Handler)
 // levelOf keeps what machines ask every few seconds out of the usual log.
 func levelOf(path string) slog.Level {
 	switch {
-	case path == "/healthz", path == "/readyz", path == "/metrics", strings.HasPrefix(path, web.StaticPath):
+	case path == hostapi.RevocationsPath, path == hostapi.KRLPath, path == hostapi.KRLSignaturePath,
+		path == "/healthz", path == "/readyz", path == "/metrics", strings.HasPrefix(path, web.StaticPath):
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/api"
+	"sallyport/api/hostapi"
 	"sallyport/internal/clock"
 	"sallyport/internal/throttle"
 	"sallyport/server/pages"
@@ -41,6 +42,9 @@ func limitBody(next http.Handler) http.Handler {
 // maxBody is how many bytes a call's body may have. A policy may be larger than
 // all else; who may not propose one is refused before it is read.
 func maxBody(r *http.Request) int64 {
+	if r.URL.Path == hostapi.ReportsPath {
+		return hostapi.MaxBody
+	}
 	if r.URL.Path == rest.Prefix+"/policy/proposals" || r.URL.Path == pages.ProposalsPath {
 		return api.MaxPolicyBody
 	}
@@ -67,6 +71,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 var limited = map[string]bool{
 	"/signin": true, "/signin/callback": true, "/device": true,
 	"/oauth/authorize": true, "/oauth/token": true, "/oauth/device_authorization": true, "/oauth/revoke": true,
+	hostapi.EnrolmentsPath: true,
 }
 
 // limitSignIn bounds how often one caller may call those addresses.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"sallyport/api/hostapi"
 	"sallyport/server/problem"
 	"sallyport/server/signin"
 )
@@ -25,6 +26,14 @@ func (s *Server) public(r chi.Router) {
 		tile, err := s.log.Tile(r.Context(), chi.URLParam(r, "*"))
 		// A tile never changes once it can be had (c2sp.org/tlog-tiles).
 		send(w, r, "application/octet-stream", "public, max-age=31536000, immutable", tile, err)
+	})
+	r.Get(hostapi.KRLPath, func(w http.ResponseWriter, r *http.Request) {
+		krl, err := s.revocations.KRL(r.Context())
+		send(w, r, "application/octet-stream", "no-store", krl.Bytes, err)
+	})
+	r.Get(hostapi.KRLSignaturePath, func(w http.ResponseWriter, r *http.Request) {
+		krl, err := s.revocations.KRL(r.Context())
+		send(w, r, "text/plain; charset=utf-8", "no-store", krl.Signature, err)
 	})
 	r.Get("/ssh/ca.pub", func(w http.ResponseWriter, r *http.Request) {
 		line := strings.TrimRight(s.broker.UserCA(), "\n") + "\n"

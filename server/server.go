@@ -5,7 +5,8 @@
 //	/                    pages, package pages
 //	/signin /oauth …     who is calling, package signin
 //	/api/v1              the API, package rest
-//	/log /ssh            what anybody may check: checkpoint, hash tiles, CA key
+//	/api/v1/host         what enrolled hosts call, package rest
+//	/log /ssh            what anybody may check: checkpoint, hash tiles, CA key, revocations
 //	/healthz /readyz     for whatever starts and watches the process
 //	/metrics             Prometheus
 package server
@@ -36,8 +37,10 @@ import (
 	"sallyport/audit/stream"
 	"sallyport/audit/witness"
 	"sallyport/broker"
+	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
+	"sallyport/broker/revocations"
 	"sallyport/evidence"
 	"sallyport/internal/clock"
 	"sallyport/server/pages"
@@ -123,14 +126,16 @@ func (c *Config) check() error {
 // Server is a running broker: it sequences the log and keeps time from New to
 // Close. It is an http.Handler; Serve is the usual way to let it answer.
 type Server struct {
-	cfg      Config
-	handler  http.Handler
-	log      *audit.Log
-	asker    *witness.Asker  // nil: nobody watches the log
-	streams  *stream.Streams // nil: it goes nowhere
-	requests *approvals.Service
-	broker   *broker.Broker
-	signin   *signin.Service
+	cfg         Config
+	handler     http.Handler
+	log         *audit.Log
+	asker       *witness.Asker  // nil: nobody watches the log
+	streams     *stream.Streams // nil: it goes nowhere
+	requests    *approvals.Service
+	broker      *broker.Broker
+	revocations *revocations.List
+	fleet       *fleet.Service
+	signin      *signin.Service
 
 	closing chan struct{} // closed when no more calls shall begin to wait
 	stop    context.CancelFunc
@@ -210,6 +215,19 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening the sign-in: %w", err)
 	}
+	s.revocations, err = revocations.New(ctx, revocations.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Approvals: s.requests,
+		UserCA: cfg.Keys.UserCA, Logger: cfg.Logger})
+	if err != nil {
+		return fmt.Errorf("opening the list of revocations: %w", err)
+	}
+	s.work.Go(func() error { return untilStopped(background, "revocations", s.revocations.Run) })
+	enrolled, err := fleet.New(fleet.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Hosts: registry, Broker: s.broker,
+		Approvals: s.requests, URL: cfg.URL, Logger: cfg.Logger})
+	if err != nil {
+		return err
+	}
+	s.fleet = enrolled
+	s.work.Go(func() error { return untilStopped(background, "fleet", enrolled.Run) })
 	packs, err := evidence.New(evidence.Config{Pool: cfg.Pool, Log: s.log, Approvals: s.requests, Clock: cfg.Clock,
 		Dir: packsDir(cfg.StateFile), Version: cmp.Or(cfg.Version, "(devel)"), Logger: cfg.Logger,
 		Witnessed: s.witnessed(), Trust: cfg.Witnesses.Text})
@@ -218,11 +236,11 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	}
 	s.work.Go(func() error { return untilStopped(background, "evidence", packs.Run) })
 	calls, err := rest.New(rest.Config{URL: cfg.URL, Version: cfg.Version, Approvals: s.requests, Broker: s.broker,
-		Hosts: registry, Log: s.log, Evidence: packs, Closing: s.closing})
+		Hosts: registry, Log: s.log, Evidence: packs, Fleet: enrolled, Revocations: s.revocations, Closing: s.closing})
 	if err != nil {
 		return err
 	}
-	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Log: s.log,
+	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Fleet: s.fleet, Log: s.log,
 		Evidence: packs, Clock: cfg.Clock, Closing: s.closing})
 	if err != nil {
 		return err
@@ -264,6 +282,7 @@ func (s *Server) routes(calls *rest.API, site *pages.Pages, figures *metrics) ht
 		r.Mount(rest.Prefix, calls)
 		r.Get("/log/tile/entries/*", s.bundles)
 	})
+	mux.Handle(rest.HostPrefix+"*", calls.HostCalls())
 	// These need nobody's sign-in, and answer while the database does not.
 	s.public(mux)
 	mux.Get("/healthz", healthz)

@@ -77,7 +77,7 @@ func (s *Server) cosigned(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) collectors(more ...prometheus.Collector) []prometheus.Collector {
-	all := append([]prometheus.Collector{emergencies{s.requests}}, more...)
+	all := append([]prometheus.Collector{emergencies{s.requests}, hostStates{s.fleet}}, more...)
 	if s.asker != nil {
 		all = append(all, witnesses{s})
 	}

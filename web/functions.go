@@ -85,6 +85,11 @@ var states = map[string]struct{ word, icon string }{
 	"over":      {"Over", "over"},
 	"sealed":    {"Sealed", "sealed"},
 	"open":      {"Open", "open"},
+
+	"drifted":     {"Drifted", "warning"},
+	"silent":      {"Silent", "bell"},
+	"unknown":     {"Unknown", "info"},
+	"quarantined": {"Quarantined", "key"},
 }
 
 // badge shows a state. One that this version does not know is shown as it is.

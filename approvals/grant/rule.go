@@ -42,8 +42,11 @@ func RuleOf(r *policy.Rule, automatic bool) TermsRule {
 	out := TermsRule{
 		Name: r.Name, Automatic: automatic, Stages: []TermsStage{},
 		CertificateLifetime: Short(r.CertificateLifetime), SourceAddress: append([]string{}, r.SourceAddress...),
-		NoPTY: r.NoPTY, KeyTypes: slices.Clone(r.KeyTypes), VerifyRequired: r.VerifyRequired, SingleUse: r.SingleUse,
+		NoPTY: r.NoPTY, KeyTypes: slices.Clone(r.KeyTypes), VerifyRequired: r.VerifyRequired, SingleUse: r.SingleUse, Record: r.Record,
 		Assurance: string(r.Assurance), ACRValues: slices.Clone(r.ACRValues),
+	}
+	if r.KeepSessions {
+		out.AtEnd = KeepSessions
 	}
 	for _, f := range r.Forwarding {
 		out.Forwarding = append(out.Forwarding, string(f))

@@ -77,12 +77,21 @@ type TermsRule struct {
 	KeyTypes            []string     `json:"key_types,omitempty"`  // empty: all that are strong
 	VerifyRequired      bool         `json:"verify_required,omitempty"`
 	SingleUse           bool         `json:"single_use,omitempty"`
+	AtEnd               string       `json:"at_end,omitempty"`          // of sessions: KeepSessions; empty: they end with the grant
+	Record              bool         `json:"record,omitempty"`          // terminal sessions
 	MaxSignInAge        string       `json:"max_sign_in_age,omitempty"` // of the requester's sign-in at each certificate
 	Assurance           string       `json:"assurance"`                 // of decisions: session or provider
 	MaxAge              string       `json:"max_age,omitempty"`         // of the approver's authentication
 	ACRValues           []string     `json:"acr_values,omitempty"`
 	Extend              *TermsExtend `json:"extend,omitempty"` // nil: never
 }
+
+// KeepSessions is the word of terms and certificates' events for sessions that outlast
+// the grant's time, and EndSessions for those that do not.
+const (
+	KeepSessions = "keep"
+	EndSessions  = "end"
+)
 
 // TermsExtend says how the grant may be followed by another.
 type TermsExtend struct {

@@ -149,6 +149,8 @@ func (d *Desk) link(n Notice) string {
 		return d.cfg.URL + "/delegations"
 	case n.ProposalID != "":
 		return d.cfg.URL + "/policy/proposals/" + n.ProposalID
+	case n.Alarm != nil:
+		return d.cfg.URL + "/hosts/" + n.Alarm.HostID
 	case n.Kind == DeliveryFailed:
 		return d.cfg.URL + "/notifications?state=failed"
 	}

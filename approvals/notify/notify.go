@@ -47,6 +47,7 @@ const (
 	DelegationEnded  Kind = "delegation.ended"  // no more, before its time
 	ProposalWaiting  Kind = "proposal.waiting"  // somebody proposed another policy
 	ProposalClosed   Kind = "proposal.closed"   // approved, denied or withdrawn: nobody needs to look
+	HostAlarm        Kind = "host.alarm"        // a host reported what must not be
 	DeliveryFailed   Kind = "message.failed"    // people could not be told of something
 	Test             Kind = "test"              // an operator tries a channel
 )
@@ -66,6 +67,7 @@ type Notice struct {
 
 	DelegationID string `json:"delegation_id,omitempty"`
 	ProposalID   string `json:"proposal_id,omitempty"` // of a policy
+	Alarm        *Alarm `json:"alarm,omitempty"`       // what a notice of kind HostAlarm is about
 }
 
 // Failure is what a notice of kind DeliveryFailed is about.
@@ -86,6 +88,7 @@ type Message struct {
 
 	Delegation *api.Delegation     // as it is now; nil if the notice is about none
 	Proposal   *api.PolicyProposal // likewise, without its document
+	Alarm      *Alarm              // nil if the notice is about none
 }
 
 // Channel delivers messages. Implementations are safe for concurrent use.

@@ -119,7 +119,7 @@ func tellsRequester(n Notice, r api.Request) bool {
 
 // tellsOperators reports whether the operators' channels are told, too.
 func tellsOperators(k Kind) bool {
-	return slices.Contains([]Kind{EmergencyStarted, ReviewOverdue, DeliveryFailed}, k)
+	return slices.Contains([]Kind{EmergencyStarted, ReviewOverdue, DeliveryFailed, HostAlarm}, k)
 }
 
 // mustReachSomebody reports whether it is a failure if the notice reaches nobody.
@@ -129,7 +129,7 @@ func mustReachSomebody(k Kind) bool {
 
 // loud reports whether the message shall interrupt people.
 func (m Message) loud() bool {
-	return m.Kind == EmergencyStarted && !m.drill()
+	return m.Kind == EmergencyStarted && !m.drill() || m.Kind == HostAlarm
 }
 
 func (m Message) drill() bool {

@@ -67,7 +67,7 @@ func (d *Desk) attempt(ctx context.Context, n Notice, m message, about story) er
 		return permanent{errors.New("the channel is no longer configured")}
 	}
 	out := Message{ID: m.ID, At: d.cfg.Clock.Now(), Kind: n.Kind, Link: d.link(n),
-		Request: about.request, Delegation: about.delegation, Proposal: about.proposal, Failure: n.Failure}
+		Request: about.request, Delegation: about.delegation, Proposal: about.proposal, Failure: n.Failure, Alarm: n.Alarm}
 	if m.PersonID != "" {
 		p, err := d.cfg.People.Person(ctx, m.PersonID)
 		if err != nil {

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -34,6 +35,11 @@ func (m Message) headline() string {
 		}
 	case Test:
 		text = "Test message from Sallyport"
+	case HostAlarm:
+		text = "ALARM on a host"
+		if m.Alarm != nil {
+			text = "ALARM on " + oneLine(m.Alarm.Host, 63) + ": " + m.Alarm.Text
+		}
 	case DelegationMade, DelegationEnded:
 		text = m.delegated()
 	case ProposalWaiting, ProposalClosed:
@@ -102,7 +108,7 @@ func (m Message) facts() []fact {
 	if m.Kind == Test {
 		add("Sent", instant(m.At))
 	}
-	for _, f := range append(m.delegationFacts(), m.proposalFacts()...) {
+	for _, f := range slices.Concat(m.delegationFacts(), m.proposalFacts(), m.alarmFacts()) {
 		add(f.Label, f.Value)
 	}
 	r := m.Request

@@ -10,7 +10,13 @@ type document struct {
 	Assurance string              `yaml:"assurance" form:"assurance" doc:"What proves a decision under rules that do not say: session (the broker's word) or provider (the identity provider's signature, the default)."`
 	Roles     map[string][]string `yaml:"roles" form:"roles" doc:"Groups whose members are operators or auditors."`
 	Rules     []rule              `yaml:"rules" need:"true" form:"rules" doc:"Who may ask for what, and who must approve. The first rule that fits decides."`
+	Listen    []listen            `yaml:"listen" form:"listens" doc:"What may listen on hosts, beside sshd. The first entry that fits a host is its list; if none fits, nothing may."`
 	Tests     []testCase          `yaml:"tests" form:"tests" doc:"Asks and what must become of them. They run whenever the policy is read; one that fails makes it unusable."`
+}
+
+type listen struct {
+	Where string   `yaml:"where" need:"true" form:"selector" doc:"Which hosts: a Kubernetes label selector, or * for every host."`
+	Ports []string `yaml:"ports" need:"true" form:"ports" doc:"Such as tcp/5432, or with the one program that may have it: tcp/6379 /usr/bin/redis-server; * stands for part of a name."`
 }
 
 type rule struct {
@@ -25,6 +31,8 @@ type rule struct {
 	MaxSignInAge  string       `yaml:"max_sign_in_age" form:"duration" doc:"How long ago the identity provider may have vouched for the requester at each certificate; if silent, as long as sign-ins last."`
 	Certificate   certificate  `yaml:"certificate" doc:"What certificates under this rule are like."`
 	SingleUse     bool         `yaml:"single_use" doc:"A grant gives one certificate and no other."`
+	AtEnd         string       `yaml:"at_end" form:"at end" doc:"What becomes of sessions when the grant's time is up: end (also if silent) or keep."`
+	Record        bool         `yaml:"record" doc:"Terminal sessions are recorded; a host that cannot lets nobody in."`
 	Automatic     *automatic   `yaml:"automatic" doc:"Approved at once with nobody asked: always (true), or at the times of a schedule and by approvals otherwise."`
 	Approvals     []stage      `yaml:"approvals" form:"stages" doc:"Stages, passed in order."`
 	Assurance     string       `yaml:"assurance" form:"assurance" doc:"What proves a decision: session or provider."`

@@ -45,6 +45,8 @@ func (r *Rule) facts() []Fact {
 		{"certificate.key_types", sorted(r.KeyTypes)},
 		{"certificate.verify_required", yesNo(r.VerifyRequired)},
 		{"single_use", yesNo(r.SingleUse)},
+		{"at_end", r.atEnd()},
+		{"record", yesNo(r.Record)},
 		{"max_sign_in_age", length(r.MaxSignInAge)},
 		{"reason", r.Reason.words()},
 		{"ticket", r.Ticket.words()},
@@ -57,6 +59,14 @@ func (r *Rule) facts() []Fact {
 		escalate[i] = length(e.After) + ": " + sorted(e.Groups)
 	}
 	return append(facts, Fact{"escalate", strings.Join(escalate, "; ")})
+}
+
+// atEnd is what becomes of sessions when the grant's time is up.
+func (r *Rule) atEnd() string {
+	if r.KeepSessions {
+		return keepSessions
+	}
+	return "end"
 }
 
 // differences compares two versions of a rule, either of which may be nil, in

@@ -176,6 +176,9 @@ func (p *reader) policy(doc document) (*Policy, error) {
 		seen[rule.Name] = true
 		out.Rules = append(out.Rules, *rule)
 	}
+	if out.Listening, err = p.listening(doc.Listen); err != nil {
+		return nil, err
+	}
 	out.index = newIndex(out.Rules, func(*Rule) bool { return true })
 	if err := p.runTests(out, doc.Tests); err != nil {
 		return nil, err

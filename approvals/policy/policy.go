@@ -60,6 +60,8 @@ const (
 	MaxExtensions          = 20
 	MaxEscalations         = 10
 	MaxTests               = 10_000
+	MaxListens             = 500 // classes of hosts
+	MaxPorts               = 200 // of one class
 	MaxMinLength           = 500 // of a text, in characters
 	MaxDuration            = 7 * 24 * time.Hour
 	MaxApproveWithin       = 30 * 24 * time.Hour
@@ -105,6 +107,8 @@ type Policy struct {
 
 	Roles map[api.Role][]string // groups per role
 	Rules []Rule
+	// Listening is what may listen on hosts; the first that fits a host is its list.
+	Listening []Listening
 	// Assurance is what proves decisions on the version that is to follow this one,
 	// and decisions under rules that do not say.
 	Assurance Assurance
@@ -133,6 +137,8 @@ type Rule struct {
 	KeyTypes            []string // SSH key types that may be certified; empty: all that are strong
 	VerifyRequired      bool     // the security key must verify its person; only with sk- key types
 	SingleUse           bool     // one certificate, and no other
+	KeepSessions        bool     // sessions outlast the grant's time, though not its revocation
+	Record              bool     // terminal sessions are recorded, or there are none
 	// MaxSignInAge is how long ago the provider may have vouched for the requester
 	// at each certificate; 0: as long as sign-ins last.
 	MaxSignInAge time.Duration

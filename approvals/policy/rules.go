@@ -12,7 +12,11 @@ import (
 
 // rule reads one rule.
 func (p *reader) rule(path string, r rule) (*Rule, error) {
-	out := &Rule{Name: r.Name, Description: r.Description, Groups: r.Who, Logins: r.Logins, SingleUse: r.SingleUse}
+	out := &Rule{Name: r.Name, Description: r.Description, Groups: r.Who, Logins: r.Logins, SingleUse: r.SingleUse,
+		KeepSessions: r.AtEnd == keepSessions, Record: r.Record}
+	if r.AtEnd != "" && !slices.Contains(atEnds, r.AtEnd) {
+		return nil, p.fault(path+".at_end", "%q is not what becomes of sessions: end or keep", r.AtEnd)
+	}
 	if !nameForm.MatchString(r.Name) {
 		return nil, p.fault(path+".name", "a rule needs a name of at most 63 lower-case letters, digits and hyphens")
 	}
@@ -58,6 +62,11 @@ func (p *reader) rule(path string, r rule) (*Rule, error) {
 	}
 	return out, nil
 }
+
+// What becomes of sessions when the grant's time is up.
+const keepSessions = "keep"
+
+var atEnds = []string{"end", keepSessions}
 
 // durations reads how long access may last, and does by default.
 func (p *reader) durations(path string, d duration, longest time.Duration) (byDefault, most time.Duration, err error) {

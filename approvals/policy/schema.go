@@ -37,9 +37,12 @@ type schema = map[string]any
 var forms = map[string]schema{
 	"version":     {"const": 1},
 	"assurance":   {"enum": assurances},
+	"at end":      {"enum": atEnds},
 	"roles":       {"properties": schema{"operator": arrayOf(groupName, 1, MaxGroups), "auditor": arrayOf(groupName, 1, MaxGroups)}, "additionalProperties": false},
 	"rules":       {"minItems": 1, "maxItems": MaxRules},
 	"tests":       {"maxItems": MaxTests},
+	"listens":     {"maxItems": MaxListens},
+	"ports":       {"items": schema{"type": "string", "pattern": portForm.String()}, "maxItems": MaxPorts},
 	"rule name":   {"pattern": nameForm.String()},
 	"groups":      arrayOf(groupName, 1, MaxGroups),
 	"any groups":  {"type": "array", "items": schema{"type": "string"}},

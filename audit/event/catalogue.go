@@ -233,6 +233,12 @@ type CertificateIssued struct {
 
 	Emergency bool `json:"emergency,omitempty"` // under a grant that nobody approved
 	Drill     bool `json:"drill,omitempty"`     // with Emergency: a rehearsal
+
+	// What a host needs to know, so that it need ask nobody.
+	GrantEndsAt time.Time `json:"grant_ends_at,omitzero"` // unless another grant follows; missing in old events
+	AtEnd       string    `json:"at_end,omitempty"`       // what becomes of sessions then: end (also if missing) or keep
+	SingleUse   bool      `json:"single_use,omitempty"`   // it opens one session
+	Record      bool      `json:"record,omitempty"`       // its sessions are recorded, or it opens none
 }
 
 func (CertificateIssued) EventType() (string, int) { return "certificate.issued", 1 }

@@ -265,7 +265,10 @@ Reads by role are recorded before anything is shown, and if they cannot be, noth
 from the same address within ten minutes is one event (in each replica). What one may see without a role (one's own requests, those that
 one decides on) is no event; nor is reading hosts, delegations, the policy and figures by week.
 
+What a host causes is that host's word, signed with its key. Only a session's person and request, and what an alarm says of a
+certificate, are what the broker itself knows. Hosts that run no sally-host report nothing: of their sessions and postures there are no events.
+
 There are no events for what Sallyport does not do: passkeys are the identity provider's, whose means (` + "`amr`, `acr`" + `) are in
-person.signed_in. Sessions on hosts, postures of hosts and deployments by agents do not exist yet, so that there are no events of them.
+person.signed_in. Deployments by agents do not exist yet, so that there are no events of them.
 
 `

@@ -16,7 +16,8 @@ type Circumstances struct {
 	By []Kind
 	// Stranger: the actor may be somebody whom nobody has identified yet.
 	Stranger bool
-	// Policy: a version of the policy decided, or gave the role that decided.
+	// Policy: a version of the policy decided, or gave the role that decided. What a
+	// host causes needs none: its key is what allows it.
 	Policy bool
 	// Request, Person and Host must be named by the subject.
 	Request, Person, Host bool
@@ -28,10 +29,13 @@ var (
 	person   = []Kind{Person}
 	itself   = []Kind{Broker}
 	anybody  = []Kind{Person, Broker}
+	ofHost   = []Kind{Host}
+	keepers  = []Kind{Person, Host}
 	byRole   = Circumstances{By: person, Policy: true}
 	byItself = Circumstances{By: itself}
 	onDemand = Circumstances{By: itself, Behalf: true}
 	signing  = Circumstances{By: person, Person: true}
+	reported = Circumstances{By: ofHost, Host: true}
 )
 
 // circumstances of every type in the catalogue.
@@ -62,14 +66,30 @@ var circumstances = map[string]Circumstances{
 	"certificate.issued":      {By: person, Policy: true, Request: true, Host: true},
 	"certificate.refused":     {By: person, Policy: true},
 	"certificate.signed":      {By: itself, Policy: true, Request: true, Person: true, Host: true, Behalf: true},
-	"host.certificate_issued": {By: person, Policy: true, Host: true},
+	"certificate.revoked":     {By: person, Policy: true, Request: true, Person: true, Host: true},
+	"host.certificate_issued": {By: keepers, Policy: true, Host: true},
 	"host.certificate_signed": {By: itself, Policy: true, Host: true, Behalf: true},
 
 	"message.failed": byItself,
 
-	"host.registered": {By: person, Policy: true, Host: true},
-	"host.changed":    {By: person, Policy: true, Host: true},
-	"host.removed":    {By: person, Policy: true, Host: true},
+	"host.registered":           {By: keepers, Policy: true, Host: true},
+	"host.changed":              {By: keepers, Policy: true, Host: true},
+	"host.removed":              {By: person, Policy: true, Host: true},
+	"host.quarantined":          {By: person, Policy: true, Host: true},
+	"host.released":             {By: person, Policy: true, Host: true},
+	"host.join_token_made":      byRole,
+	"host.join_token_withdrawn": byRole,
+	"host.enrolled":             {By: keepers, Policy: true, Host: true},
+	"host.enrolment_refused":    {By: keepers, Stranger: true, Policy: true},
+
+	"host.alarm":           reported,
+	"host.reports_lost":    reported,
+	"host.report_refused":  reported,
+	"host.posture_changed": reported,
+	"host.probed":          {By: itself, Host: true},
+	"session.started":      reported,
+	"session.ended":        reported,
+	"session.alarm":        reported,
 
 	"policy.proposed":  byRole,
 	"policy.decided":   {By: person, Policy: true, Person: true},
@@ -137,7 +157,7 @@ func (e Event) Complete() error {
 		return lacks("no source address")
 	case e.Source != "" && !address(e.Source):
 		return lacks(fmt.Sprintf("the source address %q", e.Source))
-	case c.Policy && (e.Policy == nil || e.Policy.Version < 1 || e.Policy.Hash == ""):
+	case c.Policy && !e.ofHost() && (e.Policy == nil || e.Policy.Version < 1 || e.Policy.Hash == ""):
 		return lacks("no version of the policy")
 	case c.Request && e.Subject.RequestID == "":
 		return lacks("no request")
@@ -149,6 +169,11 @@ func (e Event) Complete() error {
 		return lacks("nobody for whom it was done")
 	}
 	return nil
+}
+
+// ofHost reports whether a host caused it, or the broker did for a host.
+func (e Event) ofHost() bool {
+	return e.Actor.Kind == Host || e.Actor.Kind == Broker && e.OnBehalfOf != nil && e.OnBehalfOf.Kind == Host
 }
 
 func address(text string) bool {

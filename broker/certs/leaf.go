@@ -95,6 +95,10 @@ type leaf struct {
 	decisions     []string
 	emergency     bool
 	drill         bool
+	grantEnds     time.Time
+	atEnd         string
+	singleUse     bool
+	record        bool
 }
 
 // readLeaf reads an event. What it says is true as far as the broker's word is;
@@ -119,6 +123,8 @@ func readLeaf(text []byte) (leaf, error) {
 		after: get[time.Time](data, "valid_after", &err), before: get[time.Time](data, "valid_before", &err),
 		termsHash: get[string](data, "terms_hash", &err), decisions: get[[]string](data, "decisions", &err),
 		emergency: get[bool](data, "emergency", &err), drill: get[bool](data, "drill", &err),
+		grantEnds: get[time.Time](data, "grant_ends_at", &err), atEnd: get[string](data, "at_end", &err),
+		singleUse: get[bool](data, "single_use", &err), record: get[bool](data, "record", &err),
 	}
 	if principal := get[string](data, "principal", &err); principal != "" {
 		l.principals = append(l.principals, principal)

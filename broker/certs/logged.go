@@ -40,6 +40,12 @@ type Logged struct {
 	Decisions                 []string // hashes of the decisions' evidence
 	Emergency, Drill          bool
 
+	// What the host makes of it, so that it need ask nobody.
+	GrantEnds    time.Time // of the request's grant; zero in certificates of before this was logged
+	KeepSessions bool      // sessions outlast that
+	SingleUse    bool      // it opens one session
+	Record       bool      // its terminal sessions are recorded, or it opens none
+
 	Leaf           []byte // the event's exact bytes
 	PreCertificate []byte
 	Receipt        []byte // of the leaf, without extra data
@@ -115,7 +121,7 @@ func checkReceipt(cert *ssh.Certificate, log note.Verifier) (Logged, error) {
 		ActorKind: l.actorKind, ActorID: l.actorID, ActorName: l.actorName, Source: l.source, RequestID: l.requestID,
 		HostID: l.hostID, Host: l.host, Login: l.login, Principals: l.principals,
 		PolicyVersion: l.policyVersion, PolicyHash: l.policyHash, TermsHash: l.termsHash, Decisions: l.decisions,
-		Emergency: l.emergency, Drill: l.drill, Leaf: whole, PreCertificate: pre, Receipt: r.Format()}, nil
+		Emergency: l.emergency, Drill: l.drill, GrantEnds: l.grantEnds, KeepSessions: l.atEnd == "keep", SingleUse: l.singleUse, Record: l.record, Leaf: whole, PreCertificate: pre, Receipt: r.Format()}, nil
 }
 
 // The events that hold a pre-certificate.
@@ -174,6 +180,10 @@ func (l leaf) says(cert *ssh.Certificate, pre []byte) error {
 func (l leaf) allowed() error {
 	if l.kind == hostEvent {
 		return nil // an operator's role; the event names them
+	}
+	// What a host does not know it must not take for less than it is.
+	if l.atEnd != "" && l.atEnd != "end" && l.atEnd != "keep" {
+		return fmt.Errorf("the event says that sessions %q at the end", l.atEnd)
 	}
 	if !isHash(l.termsHash) || !isHash(l.policyHash) {
 		return errors.New("the event names no terms or no policy")

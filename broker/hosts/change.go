@@ -44,28 +44,12 @@ func (r *Registry) Register(ctx context.Context, c identity.Caller, in api.HostI
 	if err := r.OnlyOperators(ctx, c, "hosts.register", ""); err != nil {
 		return api.Host{}, err
 	}
-	in, err := normal(in)
-	if err != nil {
-		return api.Host{}, err
-	}
-	now := r.cfg.Clock.Now()
-	h := describe(api.Host{ID: ids.New(ids.Host), CreatedAt: now}, in)
-	err = r.change(ctx, func(tx pgx.Tx) (*event.Event, error) {
-		_, err := tx.Exec(ctx, `
-			INSERT INTO hosts (id, name, address, labels, logins, host_key, created_at, changed_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $7)`,
-			h.ID, h.Name, h.Address, h.Labels, h.Logins, h.HostKey, now)
-		if err != nil {
-			return nil, fmt.Errorf("registering a host: %w", err)
-		}
-		e := c.Event(now, event.Subject{HostID: h.ID}, event.HostRegistered{
-			Name: h.Name, Address: h.Address, Labels: h.Labels, Logins: h.Logins, HostKey: fingerprint(h.HostKey)})
-		return &e, nil
+	var h api.Host
+	err := r.change(ctx, func(tx pgx.Tx) (_ *event.Event, err error) {
+		h, err = r.Add(ctx, tx, Operator(c), ids.New(ids.Host), in)
+		return nil, err
 	})
-	if err != nil {
-		return api.Host{}, err
-	}
-	return h, nil
+	return h, err
 }
 
 // Change replaces a host's description. Its id stays. A description that is the

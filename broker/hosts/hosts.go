@@ -118,7 +118,7 @@ func (r *Registry) List(ctx context.Context, f Filter, keep func(api.Host) (api.
 	}
 }
 
-const columns = `id, name, address, labels, logins, host_key, created_at`
+const columns = `id, name, address, labels, logins, host_key, created_at, quarantined_at, quarantine`
 
 // batch is up to maxLimit live hosts whose name contains search and comes after last.
 func (r *Registry) batch(ctx context.Context, search, last string) ([]api.Host, error) {
@@ -140,8 +140,13 @@ func scan(row pgx.CollectableRow) (h api.Host, err error) { return scanAnd(row) 
 
 // scanAnd also scans what was selected after columns.
 func scanAnd(row pgx.CollectableRow, also ...any) (h api.Host, err error) {
-	err = row.Scan(append([]any{&h.ID, &h.Name, &h.Address, &h.Labels, &h.Logins, &h.HostKey, &h.CreatedAt}, also...)...)
+	var since *time.Time
+	var why string
+	err = row.Scan(append([]any{&h.ID, &h.Name, &h.Address, &h.Labels, &h.Logins, &h.HostKey, &h.CreatedAt, &since, &why}, also...)...)
 	h.CreatedAt = h.CreatedAt.In(time.UTC)
+	if since != nil {
+		h.Quarantine = &api.Quarantine{Since: since.UTC(), Reason: why}
+	}
 	return h, err
 }
 

@@ -16,6 +16,9 @@ import (
 	"sallyport/internal/refusal"
 )
 
+// reserved are words that stand in the API's paths where a host's name can.
+var reserved = []string{"join-tokens", "pending", "labels"}
+
 const (
 	maxLabels  = 64
 	maxLogins  = 64
@@ -25,7 +28,7 @@ const (
 // Refusals of a host's description.
 var (
 	ErrName = refusal.New(refusal.Invalid, "host-name", "this is not a name for a host",
-		"use 1 to 63 of a-z, 0-9, hyphen and dot, beginning and ending with a letter or digit, and not the form of a host's id or an IP address").On("name")
+		"use 1 to 63 of a-z, 0-9, hyphen and dot, beginning and ending with a letter or digit, and not the form of a host's id or an IP address, nor join-tokens, pending or labels").On("name")
 	ErrAddress = refusal.New(refusal.Invalid, "host-address", "this is not an address",
 		"give an IP address or a DNS name, with :port if it is not 22, such as 10.0.3.7:2222 or [2001:db8::7]:22").On("address")
 	ErrLabels = refusal.New(refusal.Invalid, "host-labels", "the labels are not what Kubernetes calls labels",
@@ -39,7 +42,7 @@ const nameCharacters = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 // normal checks a description and returns it in the form in which it is kept:
 // address with port, logins sorted, host key without comment.
 func normal(in api.HostInput) (api.HostInput, error) {
-	if !names.Host(in.Name) || ids.Valid(ids.Host, in.Name) || readsAsAddress(in.Name) {
+	if !names.Host(in.Name) || ids.Valid(ids.Host, in.Name) || readsAsAddress(in.Name) || slices.Contains(reserved, in.Name) {
 		return in, ErrName
 	}
 	address, err := normalAddress(in.Address)

@@ -30,6 +30,7 @@ import (
 	"sallyport/approvals/identity"
 	policies "sallyport/approvals/policy"
 	"sallyport/audit"
+	"sallyport/audit/event"
 	"sallyport/broker"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
@@ -153,8 +154,8 @@ func (h *bench) signedIn(name string, groups ...string) identity.Caller {
 	p, err := h.identity.SignIn(h.t.Context(), identity.Claims{Issuer: "https://id.example.com", Subject: name, Name: name,
 		Groups: groups, AuthTime: clock.System.Now()}, identity.ViaWeb, "192.0.2.7")
 	h.must(err)
-	roles, policy := h.approvals.Roles(groups)
-	return identity.Caller{Person: p, Source: "192.0.2.7", AuthTime: p.SignedInAt, Via: identity.ViaWeb, Roles: roles, Policy: policy}
+	return identity.Caller{Person: p, Source: "192.0.2.7", AuthTime: p.SignedInAt, Via: identity.ViaWeb,
+		Roles: h.approvals.Policy().RolesOf(groups), Policy: event.PolicyRef{Version: h.approvals.Policy().Version, Hash: h.approvals.Policy().Hash}}
 }
 
 // asker is somebody with an access token and a grant.

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 	if person := os.Getenv("SALLYPORT_E2E_BROWSER"); person != "" {
 		os.Exit(browse(person, os.Args[len(os.Args)-1]))
 	}
+	if os.Getenv("SALLYPORT_E2E_CROWD") != "" {
+		os.Exit(simulate(os.Args[1:]))
+	}
 	os.Exit(run(m))
 }
 

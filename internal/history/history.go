@@ -13,7 +13,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -155,10 +155,15 @@ func (h *History) Leaf(leaf []byte) int64 {
 	return int64(len(h.Leaves)) - 1
 }
 
-// Session appends the event of a login, of a type that the catalogue need not know.
+// Session appends the event of a login that the host reports, with these fields of it in
+// JSON. It began now, if they do not say otherwise.
 func (h *History) Session(host string, fields string) int64 {
-	return h.Leaf(fmt.Appendf(nil, `{"id":"0195f000-0000-7000-8000-%012d","type":"session.started","version":1,"time":%q,`+
-		`"actor":{"kind":"host","id":%q},"subject":{"host_id":%q},"data":{%s}}`, len(h.Leaves), h.Now.Format(time.RFC3339Nano), host, host, fields))
+	h.T.Helper()
+	data := event.SessionStarted{SessionID: "ses-000000000001", Number: 1, BootID: "boot", Client: "192.0.2.9", StartedAt: h.Now, Isolation: "cgroup"}
+	if err := json.Unmarshal([]byte("{"+fields+"}"), &data); err != nil {
+		h.T.Fatal(err)
+	}
+	return h.Add(event.New(h.Now, event.Actor{Kind: event.Host, ID: host}, "", event.Subject{HostID: host}, data))
 }
 
 // Broker appends what Sallyport itself did.

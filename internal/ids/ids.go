@@ -22,6 +22,9 @@ const (
 	Message     = "msg"
 	Delegation  = "del"
 	Pack        = "pack" // of evidence
+	JoinToken   = "join" // of a host; not the token itself
+	Enrolment   = "enr"  // of a host that waits to be let in
+	Session     = "ses"  // on a host
 )
 
 const (

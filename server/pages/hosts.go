@@ -9,6 +9,7 @@ import (
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
 	"sallyport/broker/hosts"
+	"sallyport/broker/sessions"
 	"sallyport/internal/refusal"
 	"sallyport/server/problem"
 	"sallyport/web"
@@ -48,6 +49,9 @@ type hostPage struct {
 	api.Host
 	Logins []loginView
 	Recent []requestView
+
+	Sessions []api.Session    // the last ones: all of them for operators and auditors, for others their own
+	Posture  *api.HostPosture // nil: the host does not speak for itself, or not to this person
 }
 
 // loginView is one login of a host, with the rule for it if the person may ask.
@@ -77,6 +81,18 @@ func (p *Pages) host(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 		return err
 	}
 	page.Recent = p.views(c, recent.Items)
+	past, err := p.cfg.Broker.HostSessions(r.Context(), c, host.ID, sessions.Filter{Limit: 10})
+	if err != nil {
+		return err
+	}
+	page.Sessions = past.Items
+	if host.Helper && (c.Has(api.Operator) || c.Has(api.Auditor)) {
+		posture, err := p.cfg.Fleet.Posture(r.Context(), c, host.ID)
+		if err != nil {
+			return err
+		}
+		page.Posture = &posture
+	}
 	web.Render(w, r, http.StatusOK, "host", page)
 	return nil
 }

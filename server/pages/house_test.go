@@ -21,6 +21,7 @@ import (
 	"sallyport/audit"
 	"sallyport/audit/event"
 	"sallyport/broker/hosts"
+	"sallyport/broker/sessions"
 	"sallyport/internal/clock"
 	"sallyport/internal/ids"
 	"sallyport/internal/refusal"
@@ -495,4 +496,21 @@ func (h *house) OnlyAuditors(_ context.Context, c identity.Caller, action string
 
 func (h *house) VerifierKey() string {
 	return "sallyport.example.com/log+5e9f3a1c+AVy3m1Qd2k9XvT0nRj5sLpD3hGaEoViNxYtMdA4f9Qm2"
+}
+
+func (r rooms) HostSessions(_ context.Context, c identity.Caller, name string, _ sessions.Filter) (api.Page[api.Session], error) {
+	at := r.clock.Now().Add(-time.Hour)
+	page := api.Page[api.Session]{Items: []api.Session{}}
+	if c.Has(api.Operator) || c.Has(api.Auditor) {
+		page.Items = append(page.Items, api.Session{ID: "ses-000000000001", Host: name, Login: "root", Client: "203.0.113.9",
+			StartedAt: &at, EndedAt: &at, EndReason: "revoked", Alarm: "no-certificate", ReportedAt: at})
+	}
+	return page, nil
+}
+
+func (r rooms) Posture(_ context.Context, _ identity.Caller, name string) (api.HostPosture, error) {
+	at := r.clock.Now().Add(-time.Minute)
+	return api.HostPosture{HostID: name, State: api.HostDrifted, SeenAt: &at, TakenAt: &at, Enrolled: &api.Enrolled{At: at, OS: "Debian 12"},
+		Checks: []api.HostCheck{{ID: "keys", Result: "fail", Findings: []string{"/root/.ssh/<b>keys</b>"}, Remedy: "remove it"}, {ID: "sudo", Result: "pass"}},
+		Probe:  &api.HostProbe{At: at, Result: "pass", Login: "dba"}}, nil
 }

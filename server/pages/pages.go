@@ -23,6 +23,7 @@ import (
 	"sallyport/approvals/notify"
 	"sallyport/audit"
 	"sallyport/broker/hosts"
+	"sallyport/broker/sessions"
 	"sallyport/internal/clock"
 	"sallyport/server/problem"
 	"sallyport/server/signin"
@@ -64,8 +65,14 @@ type Broker interface {
 	Request(ctx context.Context, c identity.Caller, id string) (api.Request, error)
 	ListHosts(ctx context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error)
 	Host(ctx context.Context, c identity.Caller, nameOrID string) (api.Host, error)
+	HostSessions(ctx context.Context, c identity.Caller, nameOrID string, f sessions.Filter) (api.Page[api.Session], error)
 	PersonReach(ctx context.Context, c identity.Caller, idOrEmail string, f hosts.Filter) (api.PersonReach, error)
 	Outcome(ctx context.Context, intent audit.Entry) (*api.Outcome, error)
+}
+
+// Fleet is what pages need of enrolled hosts.
+type Fleet interface {
+	Posture(ctx context.Context, c identity.Caller, nameOrID string) (api.HostPosture, error)
 }
 
 // Log is what pages need of the log.
@@ -87,6 +94,7 @@ type Config struct {
 	Approvals Approvals
 	Decisions Decisions
 	Broker    Broker
+	Fleet     Fleet
 	Log       Log
 	Evidence  Evidence
 	Clock     clock.Clock
@@ -100,8 +108,8 @@ type Pages struct{ cfg Config }
 
 // New returns the pages.
 func New(cfg Config) (*Pages, error) {
-	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Clock == nil {
-		return nil, errors.New("pages need approvals, decisions, a broker, a log, evidence and a clock")
+	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Fleet == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Clock == nil {
+		return nil, errors.New("pages need approvals, decisions, a broker, a fleet, a log, evidence and a clock")
 	}
 	return &Pages{cfg}, nil
 }

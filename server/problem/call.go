@@ -18,6 +18,8 @@ type Call struct {
 	Logger *slog.Logger
 	// Person is the id of who calls, if somebody is signed in.
 	Person string
+	// Host is the id of the host that calls, if one does.
+	Host string
 	// Code of the problem that was answered with, if one was.
 	Code string
 }

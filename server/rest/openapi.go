@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"sallyport/api"
+	"sallyport/api/hostapi"
 	"sallyport/approvals"
 	"sallyport/server/problem"
 	"sallyport/server/signin"
@@ -30,8 +31,9 @@ func document(cfg Config) *huma.OpenAPI {
 			{Name: "people", Description: "The caller, and for operators and auditors everybody"},
 			{Name: "requests", Description: "Asks, decisions, grants and certificates"},
 			{Name: "delegations", Description: "Who decides for whom for a while"},
-			{Name: "revocations", Description: "Ending grants"},
+			{Name: "revocations", Description: "Ending grants, and single certificates"},
 			{Name: "hosts", Description: "The registry of hosts"},
+			{Name: "host", Description: "What enrolled hosts call"},
 			{Name: "policy", Description: "The versions of the policy, and proposals for the next"},
 			{Name: "audit", Description: "The append-only log"},
 		},
@@ -40,6 +42,8 @@ func document(cfg Config) *huma.OpenAPI {
 			SecuritySchemes: map[string]*huma.SecurityScheme{
 				"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 					Description: "An access token, as `sally login` gets one"},
+				"host": {Type: "http", Scheme: "Sallyport-Host",
+					Description: "A signature by the host's SSH key over the call (api/hostapi)"},
 				"cookie": {Type: "apiKey", In: "cookie", Name: signin.CookieName(cfg.URL),
 					Description: "The sign-in of a browser"},
 			},
@@ -54,6 +58,10 @@ func describe(doc *huma.OpenAPI) ([]byte, error) {
 	create := doc.Paths["/requests"].Post
 	create.Responses["201"] = jsonResponse("The request", schemas.Schema(reflect.TypeFor[api.Request](), true, ""))
 	create.Responses["200"] = jsonResponse("With dry_run: what would happen", schemas.Schema(reflect.TypeFor[api.Preview](), true, ""))
+	for op, done := range map[*huma.Operation]string{doc.Paths["/host/enrolments"].Post: "201", doc.Paths["/host/enrolments/{id}"].Get: "200"} {
+		op.Responses[done] = jsonResponse("The enrolment", schemas.Schema(reflect.TypeFor[hostapi.Enrolment](), true, ""))
+		op.Responses["202"] = jsonResponse("The host waits to be let in", schemas.Schema(reflect.TypeFor[hostapi.Pending](), true, ""))
+	}
 	receipt := doc.Paths["/audit/events/{index}/receipt"].Get
 	receipt.Responses["200"] = &huma.Response{Description: "The receipt", Content: map[string]*huma.MediaType{
 		"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}}}

@@ -21,7 +21,9 @@ import (
 	"sallyport/approvals/policy"
 	"sallyport/audit"
 	"sallyport/broker"
+	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
+	"sallyport/broker/revocations"
 	"sallyport/evidence"
 	"sallyport/server/problem"
 	"sallyport/server/signin"
@@ -46,6 +48,9 @@ type Config struct {
 	Hosts     *hosts.Registry
 	Log       *audit.Log
 	Evidence  *evidence.Service
+	// Fleet are the enrolled hosts, and Revocations what they are told.
+	Fleet       *fleet.Service
+	Revocations *revocations.List
 	// Closing, once closed, makes long polls answer with what they have, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -54,8 +59,9 @@ type Config struct {
 // API answers the calls of /api/v1.
 type API struct {
 	Config
-	router *chi.Mux
-	huma   huma.API
+	router     *chi.Mux
+	hostRoutes *chi.Mux
+	huma       huma.API
 }
 
 // New registers all calls.
@@ -69,6 +75,8 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("rest: no log")
 	case cfg.Evidence == nil:
 		return nil, errors.New("rest: no evidence")
+	case cfg.Fleet == nil || cfg.Revocations == nil:
+		return nil, errors.New("rest: fleet and revocations must be set")
 	}
 	a := &API{Config: cfg, router: chi.NewMux()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -95,6 +103,8 @@ func New(cfg Config) (*API, error) {
 	a.notifications()
 	a.delegations()
 	a.policy()
+	a.fleet()
+	a.hostRoutes = a.newHostRoutes()
 
 	text, err := describe(a.huma.OpenAPI())
 	if err != nil {

@@ -51,6 +51,7 @@ func (b *Broker) api(mux *http.ServeMux) {
 	handle("GET /hosts/{host}/reach", b.hostReach)
 	handle("GET /people/{person}/reach", b.personReach)
 	b.policy(handle)
+	fleet(handle)
 	b.entries(handle)
 	b.auditing(handle)
 	handle("GET /requests", b.list)

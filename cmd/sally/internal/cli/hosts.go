@@ -28,7 +28,9 @@ func (s *sally) hostsCommand() *cobra.Command {
 	}
 	c.Flags().AddFlagSet(list.Flags())
 	c.AddCommand(list, s.hostsShowCommand(), s.hostsAddCommand(), s.hostsChangeCommand(),
-		s.hostsRemoveCommand(), s.hostsCertificateCommand())
+		s.hostsRemoveCommand(), s.hostsCertificateCommand(),
+		s.hostsJoinCommand(), s.hostsPendingCommand(), s.hostsApproveCommand(), s.hostsRefuseCommand(), s.hostsLabelCommand(),
+		s.hostsPostureCommand(), s.hostsSessionsCommand(), s.hostsQuarantineCommand(), s.hostsReleaseCommand())
 	return c
 }
 
@@ -62,9 +64,9 @@ func (s *sally) hostsListCommand() *cobra.Command {
 			rows := make([][]show.Cell, len(all))
 			for i, h := range all {
 				rows[i] = []show.Cell{{Text: h.Name, Style: show.Bold}, hostState(h.State),
-					{Text: strings.Join(h.Logins, ", ")}, {Text: labels(h.Labels)}}
+					{Text: strings.Join(h.Logins, ", ")}, {Text: labels(h.Labels)}, {Text: sessions(h.Sessions)}}
 			}
-			s.out.Table([]string{"HOST", "STATE", "LOGINS", "LABELS"}, rows)
+			s.out.Table([]string{"HOST", "STATE", "LOGINS", "LABELS", "SESSIONS"}, rows)
 			if more != "" {
 				s.err.Line("there are more: --limit, --search, --selector")
 			}
@@ -78,11 +80,22 @@ func (s *sally) hostsListCommand() *cobra.Command {
 	return c
 }
 
-func hostState(state string) show.Cell {
-	if state == "open" {
-		return show.Cell{Text: state, Style: show.Yellow}
+func hostState(state api.HostState) show.Cell {
+	style := show.Faint
+	switch state {
+	case api.HostOpen, api.HostUnknown:
+		style = show.Yellow
+	case api.HostDrifted, api.HostSilent, api.HostQuarantined:
+		style = show.Red
 	}
-	return show.Cell{Text: state, Style: show.Faint}
+	return show.Cell{Text: string(state), Style: style}
+}
+
+func sessions(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
 }
 
 func labels(m map[string]string) string {
@@ -119,6 +132,12 @@ func (s *sally) printHost(h api.Host) error {
 		return s.json(h)
 	}
 	s.out.Line("%s  %s", show.Cell{Text: h.Name, Style: show.Bold}, hostState(h.State))
+	for _, why := range h.StateWhy {
+		s.out.Line("  %s", why)
+	}
+	if h.Quarantine != nil {
+		s.out.Line("  in quarantine since %s: %s", s.out.When(h.Quarantine.Since), h.Quarantine.Reason)
+	}
 	s.fields("id", h.ID, "address", h.Address, "labels", labels(h.Labels),
 		"logins", strings.Join(h.Logins, ", "), "host key", h.HostKey)
 	if len(h.Rules) == 0 {
