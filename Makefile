@@ -41,6 +41,7 @@ bench:
 	go test -run '^$$' -bench . -benchtime 5x ./internal/e2e
 	go test -run '^$$' -bench . ./approvals/policy
 	go test -run '^$$' -bench Search ./audit
+	go test -run '^$$' -bench . -benchtime 100x ./cmd/sally-host
 
 pictures:
 	@scripts/install-deps test

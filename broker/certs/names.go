@@ -3,7 +3,6 @@ package certs
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
 
 	"sallyport/internal/ids"
@@ -62,7 +61,5 @@ func validHostPrincipal(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return !strings.Contains(name, "%")
 	}
-	return hostNamePattern.MatchString(name)
+	return names.Dotted(name, maxDomain)
 }
-
-var hostNamePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)

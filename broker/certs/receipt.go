@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -14,25 +13,36 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"sallyport/audit/receipt"
+	"sallyport/internal/names"
 )
 
 // receiptPrefix and the domain of the log's origin are the name of the extension
 // that holds the receipt (RFC 4251, section 6: a name of one's own is name@domain).
 const receiptPrefix = "tlog-proof@"
 
-// domainPattern is a DNS name of two labels or more, in lower case, whose last one
-// begins with a letter: neither an address nor a name that means something else on
-// every machine.
-var domainPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 // ErrNoDomain says that a log's origin does not begin with a domain.
 var ErrNoDomain = errors.New("the log's origin does not begin with a domain, such as example.com")
 
+// maxDomain is the most bytes of a DNS name, and maxLabel of a part of it (RFC 1035).
+const maxDomain, maxLabel = 253, 63
+
 // Domain is that of a log's origin: what stands before the first slash, which must
-// be a DNS name of at least two labels and at most 253 characters.
+// be a DNS name of at least two labels and at most 253 characters, in lower case. The
+// last label begins with a letter: it is neither an address nor a name that means
+// something else on every machine.
 func Domain(origin string) (string, error) {
 	domain, _, _ := strings.Cut(origin, "/")
-	if len(domain) > 253 || !domainPattern.MatchString(domain) {
+	labels := strings.Split(domain, ".")
+	last := labels[len(labels)-1]
+	if len(labels) < 2 || len(domain) > maxDomain {
+		return "", ErrNoDomain
+	}
+	for _, label := range labels {
+		if !names.Dotted(label, maxLabel) {
+			return "", ErrNoDomain
+		}
+	}
+	if last[0] < 'a' {
 		return "", ErrNoDomain
 	}
 	return domain, nil

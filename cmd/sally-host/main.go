@@ -1,46 +1,99 @@
-// Command sally-host will be the helper on target hosts: enrol them, answer
-// sshd's principals question, report sessions and posture. It cannot do any of
-// that yet and says so, rather than pretend. Hosts work without it: sshd reads
-// the broker's CA key and one principals file for each login.
+// Command sally-host is the helper on hosts that Sallyport guards. sshd asks it at
+// every login which principal opens the account; so it is small, starts fast, and needs
+// no network for an answer. The same program enrols the host.
 package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 )
 
-const text = `sally-host: enrolment is not available yet.
+// command is one of the things that the program does.
+type command struct {
+	name    string
+	summary string
+	help    string // with examples
+	// run returns the exit code: one of those below.
+	run func(args []string) int
+}
 
-Stock sshd needs no helper. An operator registers the host with Sallyport, and
-on the host, as root:
+// Exit codes, as sally has them.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitDenied  = 3 // the broker, or the policy, says no
+	exitWaiting = 4 // an operator has not let the host in yet
+)
 
- 1. Trust the broker's CA, and nothing else:
+// commands are all of them. Each is in a file of its own.
+var commands = []command{
+	principalsCommand,
+	explainCommand,
+	enrollCommand,
+	unenrollCommand,
+	sessionCommand,
+	daemonCommand,
+	postureCommand,
+	rehearseCommand,
+}
 
-      mkdir -p /etc/ssh/sallyport/principals
-      curl -fsS https://YOUR-BROKER/ssh/ca.pub > /etc/ssh/sallyport/user_ca.pub
+func main() { os.Exit(run(os.Args[1:])) }
 
- 2. For every login that may be asked for, name the one principal that opens it,
-    in a file that only root can write. HOST-ID is what sally hosts shows:
+func run(args []string) int {
+	if len(args) == 0 {
+		usage(os.Stderr)
+		return exitUsage
+	}
+	name, args := args[0], args[1:]
+	switch name {
+	case "help", "-h", "-help", "--help":
+		if len(args) == 1 {
+			if c := find(args[0]); c != nil {
+				fmt.Print(c.help)
+				return exitDone
+			}
+		}
+		usage(os.Stdout)
+		return exitDone
+	}
+	c := find(name)
+	if c == nil {
+		return misused("there is no command %q; see sally-host --help", name)
+	}
+	if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
+		fmt.Print(c.help)
+		return exitDone
+	}
+	return c.run(args)
+}
 
-      echo 'LOGIN@HOST-ID' > /etc/ssh/sallyport/principals/LOGIN
+func find(name string) *command {
+	for i := range commands {
+		if commands[i].name == name {
+			return &commands[i]
+		}
+	}
+	return nil
+}
 
- 3. Put the host's certificate, which the operator gets from the broker, beside
-    its key, and these lines at the top of /etc/ssh/sshd_config:
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "sally-host guards this host for Sallyport: nobody enters without a certificate\nthat is in its log.\n\nCommands:")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
+	}
+	fmt.Fprintln(w, "\nsally-host COMMAND --help says more, with examples.")
+}
 
-      TrustedUserCAKeys /etc/ssh/sallyport/user_ca.pub
-      AuthorizedPrincipalsFile /etc/ssh/sallyport/principals/%u
-      AuthorizedKeysFile none
-      AuthenticationMethods publickey
-      PasswordAuthentication no
-      KbdInteractiveAuthentication no
-      HostCertificate /etc/ssh/ssh_host_ed25519_key-cert.pub
-      PermitUserRC no
-      LogLevel VERBOSE
+// misused says what is wrong with the command line.
+func misused(format string, args ...any) int {
+	fmt.Fprintf(os.Stderr, "sally-host: "+format+"\n", args...)
+	return exitUsage
+}
 
- 4. Check with sshd -t, keep a shell open, and reload sshd.
-`
-
-func main() {
-	fmt.Fprint(os.Stderr, text)
-	os.Exit(1)
+// failed says what went wrong.
+func failed(err error) int {
+	fmt.Fprintf(os.Stderr, "sally-host: %v\n", err)
+	return exitFailed
 }

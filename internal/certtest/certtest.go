@@ -145,6 +145,20 @@ func (l *Log) CertifyWith(u certs.User, ca ssh.Signer, nonce io.Reader) *ssh.Cer
 	return cert
 }
 
+// CertifyAs is Certify with a changed event, which says what hosts make of it.
+func (l *Log) CertifyAs(u certs.User, ca ssh.Signer, change func(*event.CertificateIssued)) *ssh.Certificate {
+	l.t.Helper()
+	pre, err := u.Pre(ca.PublicKey(), rand.Reader)
+	must(l.t, err)
+	e := Issued(u, pre, ca.PublicKey())
+	data := e.Data.(event.CertificateIssued)
+	change(&data)
+	e.Data = data
+	cert, err := pre.Sign(rand.Reader, ca, l.Log(e))
+	must(l.t, err)
+	return cert
+}
+
 // CertifyHost makes a host's certificate and puts its event into the log.
 func (l *Log) CertifyHost(h certs.Host, ca ssh.Signer, nonce io.Reader) *ssh.Certificate {
 	l.t.Helper()

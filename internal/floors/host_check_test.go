@@ -25,3 +25,23 @@ func TestWhatAHostsCheckLinks(t *testing.T) {
 		}
 	}
 }
+
+// sally-host is more than that: it calls the broker, too. Of the broker's own code it
+// has the rules that are pure, and no database, server of pages, or cloud.
+func TestWhatAHostLinks(t *testing.T) {
+	t.Parallel()
+	own := []string{"cmd/sally-host", "api/hostapi", "broker/certs", "audit/receipt", "audit/checkpoint", "audit/vouch", "audit/event", "internal/ids", "internal/names", "internal/refusal"}
+	others := []string{"golang.org/x/crypto", "golang.org/x/mod/sumdb", "golang.org/x/sys", "github.com/hiddeco/sshsig", "github.com/transparency-dev/formats/proof", "github.com/google/uuid"}
+	for _, p := range list(t, "-deps", "./cmd/sally-host") {
+		if name := local(p.ImportPath); name != "" && !under(name, own...) {
+			t.Errorf("sally-host links %s", name)
+			continue
+		} else if name != "" {
+			continue
+		}
+		first, _, _ := strings.Cut(p.ImportPath, "/")
+		if strings.Contains(first, ".") && !under(p.ImportPath, others...) || p.ImportPath == "database/sql" {
+			t.Errorf("sally-host links %s", p.ImportPath)
+		}
+	}
+}

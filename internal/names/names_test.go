@@ -1,6 +1,7 @@
 package names_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,4 +21,18 @@ func TestP2_NamesAreHarmless(t *testing.T) {
 			t.Errorf("%q: login %t, host %t, want %+v", name, names.Login(name), names.Host(name), may)
 		}
 	}
+}
+
+// The forms are those of these expressions.
+func FuzzNames(f *testing.F) {
+	login := regexp.MustCompile(names.LoginForm)
+	host := regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+	for _, name := range []string{"dba", "_apt", "db-1.eu", "-x", "x-", ".", "a\n", "", strings.Repeat("a", 63), strings.Repeat("a", 64)} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if names.Login(name) != login.MatchString(name) || names.Host(name) != host.MatchString(name) {
+			t.Errorf("%q: login %t, host %t", name, names.Login(name), names.Host(name))
+		}
+	})
 }

@@ -43,7 +43,7 @@ func NewHostKey() (*HostKey, error) {
 // sshdConfig is what a host that asks nobody needs: each login's principals are
 // in a file, and there is no other way in. Without AuthorizedKeysFile none, who
 // has been in once could plant a key and come back without the broker.
-const sshdConfig = `Port %[2]s
+const sshdConfig = `%[3]sPort %[2]s
 ListenAddress %[1]s
 HostKey /etc/ssh/host_key
 HostCertificate /etc/ssh/host_key-cert.pub
@@ -108,6 +108,12 @@ func (cfg Config) files(addr string) ([]byte, error) {
 		shadow += login + ":*:20000:0:99999:7:::\n" // no password, yet not locked
 		t.folder("home/"+login, 0o700, uid)
 	}
+	for i, account := range cfg.Accounts {
+		uid := firstUID - 1 - i
+		passwd += fmt.Sprintf("%s:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", account, uid, uid)
+		group += fmt.Sprintf("%s:x:%d:\n", account, uid)
+		shadow += account + ":!:20000::::::\n"
+	}
 	t.file("etc/passwd", 0o644, passwd)
 	t.file("etc/group", 0o644, group)
 	t.file("etc/shadow", 0o600, shadow)
@@ -117,7 +123,7 @@ func (cfg Config) files(addr string) ([]byte, error) {
 	t.file("etc/bash.bashrc", 0o644, "")
 	t.file("etc/motd", 0o644, fmt.Sprintf("\nThis is %s, a host that a Sallyport certificate opened to you.\nWhat you write here is gone when it stops.\n\n", cfg.Name))
 	t.file("etc/pam.d/sshd", 0o644, pam)
-	t.file("etc/ssh/sshd_config", 0o644, fmt.Sprintf(sshdConfig, ip, port))
+	t.file("etc/ssh/sshd_config", 0o644, fmt.Sprintf(sshdConfig, ip, port, cfg.Settings))
 	t.file("etc/ssh/host_key", 0o600, string(cfg.HostKey.private))
 	t.file("etc/ssh/host_key.pub", 0o644, cfg.HostKey.Public+"\n")
 	t.file("etc/ssh/host_key-cert.pub", 0o644, strings.TrimSpace(cfg.HostCertificate)+"\n")

@@ -37,7 +37,7 @@ var (
 		"install it: apt-get install openssh-server")
 )
 
-// Config says what kind of host to start. All but Listen and Log is required.
+// Config says what kind of host to start. All up to Logins but Listen is required.
 type Config struct {
 	// Name of the host, as its prompt shows it.
 	Name string
@@ -56,6 +56,11 @@ type Config struct {
 	Principals map[string][]string
 	// Logins are the host's Unix accounts, root perhaps among them.
 	Logins []string
+	// Accounts are others that nobody can log in to, as services have them.
+	Accounts []string
+	// Settings are lines of sshd_config that come before the kit's own: sshd takes
+	// the first value that it finds.
+	Settings string
 	// Log receives sshd's log besides Host.Log; nil means nobody else does.
 	Log io.Writer
 }
@@ -87,6 +92,12 @@ func (cfg Config) check() error {
 			return fmt.Errorf("%q is not a login, or there twice", login)
 		}
 		known[login] = true
+	}
+	for _, account := range cfg.Accounts {
+		if !names.Login(account) || known[account] {
+			return fmt.Errorf("%q is not an account, or there twice", account)
+		}
+		known[account] = true
 	}
 	for login := range cfg.Principals {
 		if !known[login] {
