@@ -34,6 +34,7 @@ func (c *Client) Me(ctx context.Context) (Me, error) {
 type HostFilter struct {
 	Selector string // Kubernetes label-selector syntax
 	Search   string // part of the name
+	States   []HostState
 	Cursor   string
 	Limit    int
 }
@@ -41,7 +42,7 @@ type HostFilter struct {
 // Hosts lists hosts that the caller may see, by name.
 func (c *Client) Hosts(ctx context.Context, f HostFilter) (Page[Host], error) {
 	return fetch[Page[Host]](ctx, c, v1(http.MethodGet, "hosts").where(query(
-		"selector", f.Selector, "search", f.Search, "cursor", f.Cursor, "limit", number(f.Limit))))
+		"selector", f.Selector, "search", f.Search, "state", joined(f.States), "cursor", f.Cursor, "limit", number(f.Limit))))
 }
 
 // Host is one host, by name or id, with the rules that would apply to the caller.
@@ -118,12 +119,8 @@ type RequestFilter struct {
 
 // Requests lists requests that the caller may see, newest first.
 func (c *Client) Requests(ctx context.Context, f RequestFilter) (Page[Request], error) {
-	states := make([]string, len(f.States))
-	for i, s := range f.States {
-		states[i] = string(s)
-	}
 	return fetch[Page[Request]](ctx, c, v1(http.MethodGet, "requests").where(query(
-		"scope", f.Scope, "state", strings.Join(states, ","), "host", f.Host,
+		"scope", f.Scope, "state", joined(f.States), "host", f.Host,
 		"cursor", f.Cursor, "limit", number(f.Limit), "emergency", yes(f.Emergency), "review", f.Review)))
 }
 
@@ -211,6 +208,15 @@ func query(pairs ...string) url.Values {
 		}
 	}
 	return q
+}
+
+// joined is a list as it stands in a query.
+func joined[T ~string](list []T) string {
+	texts := make([]string, len(list))
+	for i, t := range list {
+		texts[i] = string(t)
+	}
+	return strings.Join(texts, ",")
 }
 
 func yes(b bool) string {

@@ -47,8 +47,11 @@ func TestCalls(t *testing.T) {
 	for want, call := range map[string]func(c *Client) error{
 		"GET /api/v1/me ":    func(c *Client) error { _, err := c.Me(ctx); return err },
 		"GET /api/v1/hosts ": func(c *Client) error { _, err := c.Hosts(ctx, HostFilter{}); return err },
-		"GET /api/v1/hosts?cursor=x&limit=5&search=db&selector=env%3Dprod ": func(c *Client) error { _, err := c.Hosts(ctx, HostFilter{"env=prod", "db", "x", 5}); return err },
-		"GET /api/v1/hosts/a%2Fb%3Fc ":                                      func(c *Client) error { _, err := c.Host(ctx, "a/b?c"); return err },
+		"GET /api/v1/hosts?cursor=x&limit=5&search=db&selector=env%3Dprod&state=drifted%2Csilent ": func(c *Client) error {
+			_, err := c.Hosts(ctx, HostFilter{"env=prod", "db", []HostState{HostDrifted, HostSilent}, "x", 5})
+			return err
+		},
+		"GET /api/v1/hosts/a%2Fb%3Fc ": func(c *Client) error { _, err := c.Host(ctx, "a/b?c"); return err },
 		`POST /api/v1/hosts {"name":"n","address":"a","logins":["l"]}`: func(c *Client) error {
 			_, err := c.AddHost(ctx, HostInput{Name: "n", Address: "a", Logins: []string{"l"}})
 			return err

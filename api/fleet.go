@@ -51,8 +51,9 @@ type Session struct {
 // JoinTokenInput lets one host enrol.
 type JoinTokenInput struct {
 	Name    string            `json:"name" minLength:"1" maxLength:"63" pattern:"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$" doc:"Of the host. If there is one already, the token is for it: with it, it enrols, also with another key"`
+	Address string            `json:"address,omitempty" maxLength:"255" doc:"Of a new host: where ssh reaches it. If empty, the host says where, and that cannot be loopback or link-local"`
 	Labels  map[string]string `json:"labels,omitempty" doc:"Of a new host"`
-	Logins  []string          `json:"logins,omitempty" maxItems:"64" doc:"Of a new host; a host that exists keeps its labels and logins"`
+	Logins  []string          `json:"logins,omitempty" maxItems:"64" doc:"Of a new host; a host that exists keeps its address, labels and logins"`
 	Expires string            `json:"expires_in,omitempty" maxLength:"16" example:"1h" doc:"How long it is good: 1m to 24h; 1h if empty"`
 }
 
@@ -62,6 +63,7 @@ type JoinToken struct {
 	Token     string            `json:"token,omitempty" doc:"The token itself, in the answer to its making and never again"`
 	Name      string            `json:"name"`
 	HostID    string            `json:"host_id,omitempty" doc:"The host that it is for, or that it made"`
+	Address   string            `json:"address,omitempty" doc:"Absent: as the host proposes"`
 	Labels    map[string]string `json:"labels"`
 	Logins    []string          `json:"logins"`
 	MadeBy    Person            `json:"made_by"`

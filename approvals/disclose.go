@@ -84,6 +84,11 @@ func (s *Service) disclosePeople(ctx context.Context, c identity.Caller, what st
 	return s.disclose(ctx, c, about, event.PeopleDisclosed{What: what, Roles: rolesOf(c)})
 }
 
+// DiscloseSessions records that somebody with a role is shown who was on the host.
+func (s *Service) DiscloseSessions(ctx context.Context, c identity.Caller, hostID string) error {
+	return s.disclose(ctx, c, event.Subject{HostID: hostID}, event.SessionsDisclosed{Roles: rolesOf(c)})
+}
+
 // discloseMessages records that somebody with a role is shown what people were told.
 func (s *Service) discloseMessages(ctx context.Context, c identity.Caller, f notify.Filter) error {
 	return s.disclose(ctx, c, event.Subject{}, event.MessagesDisclosed{Request: onlyID(ids.Request, f.RequestID), Roles: rolesOf(c)})

@@ -165,14 +165,17 @@ func (s *Service) CountWaiting(ctx context.Context, c identity.Caller) (int, err
 	return n, nil
 }
 
-// OpenHosts tells which of the hosts have a grant that runs now: it is approved
-// or active, and has started.
+// OpenHosts tells which of the hosts, nil meaning all, have a grant that runs now: it is
+// approved or active, and has started.
 func (s *Service) OpenHosts(ctx context.Context, hostIDs []string) (map[string]bool, error) {
+	which := `(host_id = ANY(@hosts) OR more_host_ids && @hosts::text[]) AND host = ANY(@hosts)`
+	if hostIDs == nil {
+		which = `true`
+	}
 	rows, err := s.cfg.Pool.Query(ctx, `
 		SELECT DISTINCT host FROM requests, unnest(array_prepend(host_id, more_host_ids)) AS host
-		WHERE (host_id = ANY(@hosts) OR more_host_ids && @hosts::text[]) AND host = ANY(@hosts)
-			AND state IN ('approved', 'active') AND starts_at <= @now AND `+stateNow+` <> 'ended'`,
-		pgx.NamedArgs{"hosts": notNil(hostIDs), "now": s.cfg.Clock.Now()})
+		WHERE `+which+` AND state IN ('approved', 'active') AND starts_at <= @now AND `+stateNow+` <> 'ended'`,
+		pgx.NamedArgs{"hosts": hostIDs, "now": s.cfg.Clock.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("reading open hosts: %w", err)
 	}

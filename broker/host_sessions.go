@@ -9,7 +9,7 @@ import (
 )
 
 // HostSessions are those on a host, latest first. Operators and auditors see all of
-// them, others their own (P10). It is ErrUnknownHost for whoever may not see the host.
+// them, which is an event; others their own (P10). It is ErrUnknownHost for whoever may not see the host.
 func (b *Broker) HostSessions(ctx context.Context, c identity.Caller, nameOrID string, f sessions.Filter) (api.Page[api.Session], error) {
 	var page api.Page[api.Session]
 	h, err := b.Host(ctx, c, nameOrID)
@@ -18,6 +18,8 @@ func (b *Broker) HostSessions(ctx context.Context, c identity.Caller, nameOrID s
 	}
 	if !c.Has(api.Operator) && !c.Has(api.Auditor) {
 		f.PersonID = c.ID
+	} else if err := b.cfg.Approvals.DiscloseSessions(ctx, c, h.ID); err != nil {
+		return page, err
 	}
 	return b.sessions.OfHost(ctx, h.ID, f)
 }

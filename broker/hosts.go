@@ -18,18 +18,48 @@ import (
 	"sallyport/broker/certs"
 	"sallyport/broker/hosts"
 	"sallyport/broker/posture"
+	"sallyport/internal/refusal"
 )
 
 // HostCertificateLifetime is how long a host's certificate is valid: long enough
 // to be renewed by hand where nothing renews it, short enough for a host that was lost.
 const HostCertificateLifetime = 30 * 24 * time.Hour
 
+// ErrHostState refuses a state that no host is ever shown as.
+var ErrHostState = refusal.New(refusal.Invalid, "host-state", "hosts are in no such state",
+	"use drifted, silent, unknown, quarantined, open or sealed; hosts that wait to be let in are a list of their own").On("state")
+
+// HostFilter narrows ListHosts. Zero fields do not filter.
+type HostFilter struct {
+	hosts.Filter
+	States []api.HostState // only hosts that are shown as one of these
+}
+
 // ListHosts lists hosts with their state and, for the caller, the rules that
 // would apply. Operators and auditors see every host; others those that some
 // rule lets them ask for.
-func (b *Broker) ListHosts(ctx context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error) {
-	page, err := b.cfg.Hosts.List(ctx, f, func(h api.Host) (api.Host, bool) { return b.forCaller(c, h) })
-	if err != nil {
+func (b *Broker) ListHosts(ctx context.Context, c identity.Caller, f HostFilter) (api.Page[api.Host], error) {
+	for _, state := range f.States {
+		if state == api.HostPending || !slices.Contains(api.HostStates, state) {
+			return api.Page[api.Host]{}, ErrHostState
+		}
+	}
+	page, err := b.cfg.Hosts.List(ctx, f.Filter, func(list []api.Host) ([]api.Host, error) {
+		seen := list[:0]
+		for _, h := range list {
+			if h, visible := b.forCaller(c, h); visible {
+				seen = append(seen, h)
+			}
+		}
+		if len(f.States) == 0 {
+			return seen, nil
+		}
+		if err := b.addState(ctx, c, seen); err != nil {
+			return nil, err
+		}
+		return slices.DeleteFunc(seen, func(h api.Host) bool { return !slices.Contains(f.States, h.State) }), nil
+	})
+	if err != nil || len(f.States) > 0 {
 		return page, err
 	}
 	return page, b.addState(ctx, c, page.Items)
@@ -97,7 +127,23 @@ func (b *Broker) addState(ctx context.Context, c identity.Caller, list []api.Hos
 	return nil
 }
 
-// Facts are what the states of the hosts are made of.
+// States is how many of the live hosts are in each state. However many there are, it
+// puts two questions to the database.
+func (b *Broker) States(ctx context.Context) (map[api.HostState]int, error) {
+	known, err := b.Facts(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	now := b.cfg.Clock.Now()
+	count := map[api.HostState]int{}
+	for _, f := range known {
+		state, _ := f.State(now)
+		count[state]++
+	}
+	return count, nil
+}
+
+// Facts are what the states of the hosts are made of; nil means all live hosts.
 func (b *Broker) Facts(ctx context.Context, hostIDs []string) (map[string]posture.Facts, error) {
 	known, err := b.postures.Facts(ctx, hostIDs)
 	if err != nil {
@@ -114,9 +160,9 @@ func (b *Broker) Facts(ctx context.Context, hostIDs []string) (map[string]postur
 	return known, nil
 }
 
-// IssueHost gives a host a certificate for the key in the registry: for its id,
-// its name and its address. Operators only. As with people's certificates, the
-// event has its place in the log before the CA signs (P1).
+// IssueHost gives a host a certificate for the key in the registry: for its id, its
+// name and its address, unless that is the host's own word. Operators only. As with
+// people's certificates, the event has its place in the log before the CA signs (P1).
 func (b *Broker) IssueHost(ctx context.Context, c identity.Caller, nameOrID string) (api.HostCertificate, error) {
 	if err := b.cfg.Hosts.OnlyOperators(ctx, c, "hosts.certificate", ""); err != nil {
 		return api.HostCertificate{}, err
@@ -173,6 +219,13 @@ func (b *Broker) intendHost(ctx context.Context, tx pgx.Tx, by hosts.By, nameOrI
 	}
 	if t, err = b.hostTemplate(h); err != nil {
 		return t, nil, e, err
+	}
+	var proposed bool
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM enrolled_hosts WHERE host_id = $1 AND proposed = $2)`, h.ID, h.Address).Scan(&proposed); err != nil {
+		return t, nil, e, fmt.Errorf("looking for whose word an address is: %w", err)
+	}
+	if proposed { // a host could propose another's, and then be taken for that
+		t.Names = t.Names[:1]
 	}
 	if err := tx.QueryRow(ctx, `SELECT nextval('host_certificate_serial')`).Scan(&t.Serial); err != nil {
 		return t, nil, e, fmt.Errorf("allocating a serial: %w", err)

@@ -23,7 +23,6 @@ import (
 	"sallyport/audit/event"
 	"sallyport/broker"
 	"sallyport/broker/certs"
-	"sallyport/broker/hosts"
 	"sallyport/internal/clock"
 	"sallyport/internal/ids"
 	"sallyport/internal/pgtest"
@@ -105,7 +104,7 @@ func TestP10_HostsByCaller(t *testing.T) {
 	webPerson := s.person("wanda", "web-people")
 	stranger := s.person("stan", "strangers")
 	names := func(c identity.Caller) string {
-		page, err := s.ListHosts(ctx, c, hosts.Filter{})
+		page, err := s.ListHosts(ctx, c, broker.HostFilter{})
 		must(t, err)
 		var all []string
 		for _, h := range page.Items {

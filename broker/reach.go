@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"sallyport/api"
 	"sallyport/approvals"
@@ -18,20 +19,22 @@ func (b *Broker) PersonReach(ctx context.Context, c identity.Caller, idOrEmail s
 	}
 	out := api.PersonReach{Person: reach.Person, Policy: reach.Policy, Hosts: api.Page[api.ReachHost]{Items: []api.ReachHost{}}}
 	var found []api.ReachHost
-	page, err := b.cfg.Hosts.List(ctx, f, func(h api.Host) (api.Host, bool) {
-		if reach.Empty {
-			return h, false
-		}
-		can := reach.Host(approvals.Target{ID: h.ID, Name: h.Name, Labels: h.Labels, Logins: h.Logins})
-		if len(can.Logins) > 0 {
-			found = append(found, can)
-		}
-		return h, len(can.Logins) > 0
+	page, err := b.cfg.Hosts.List(ctx, f, func(list []api.Host) ([]api.Host, error) {
+		return slices.DeleteFunc(list, func(h api.Host) bool {
+			if reach.Empty {
+				return true
+			}
+			can := reach.Host(approvals.Target{ID: h.ID, Name: h.Name, Labels: h.Labels, Logins: h.Logins})
+			if len(can.Logins) > 0 {
+				found = append(found, can)
+			}
+			return len(can.Logins) == 0
+		}), nil
 	})
 	if err != nil {
 		return api.PersonReach{}, err
 	}
-	// The list looks one further, to know whether there is a next page.
+	// The list looks further, to know whether there is a next page.
 	out.Hosts.Items, out.Hosts.Next = append(out.Hosts.Items, found[:len(page.Items)]...), page.Next
 	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sallyport/approvals/identity"
+	"sallyport/broker"
 	"sallyport/broker/hosts"
 )
 
@@ -21,7 +22,7 @@ func TestPersonReachIsWhatTheyAreOffered(t *testing.T) {
 	}
 	people := []identity.Caller{s.engineer, s.approver, s.person("wanda", "web-people"), s.operator}
 	for _, person := range people {
-		list, err := s.ListHosts(t.Context(), person, hosts.Filter{Limit: 200})
+		list, err := s.ListHosts(t.Context(), person, broker.HostFilter{Filter: hosts.Filter{Limit: 200}})
 		must(t, err)
 		offered := []string{}
 		for _, h := range list.Items {

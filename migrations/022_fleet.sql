@@ -17,6 +17,7 @@ CREATE TABLE join_tokens (
   secret_hash  text NOT NULL UNIQUE CHECK (secret_hash ~ '^[0-9a-f]{64}$'),
   name         text NOT NULL, -- of the host that it makes, or of the one that it is for
   host_id      text REFERENCES hosts, -- an existing host, which enrols with it; null: a new one
+  address      text NOT NULL, -- of the host, if the operator knows it; empty: as the host proposes
   labels       jsonb NOT NULL CHECK (jsonb_typeof(labels) = 'object'),
   logins       text[] NOT NULL,
   made_by      text NOT NULL REFERENCES people,
@@ -57,6 +58,7 @@ CREATE TABLE enrolled_hosts (
   enrolled_at    timestamptz NOT NULL,
   let_in_by      text NOT NULL REFERENCES people, -- who made the token, or approved
   let_in_by_name text NOT NULL,
+  proposed       text NOT NULL, -- the address that it proposed itself; as long as the registry has it, it is nobody's word
   last_report    bigint NOT NULL DEFAULT 0 CHECK (last_report >= 0),
   session_report bigint NOT NULL DEFAULT 0, -- number of the last report about a session
   session_at     timestamptz,               -- and when it was taken
@@ -158,7 +160,7 @@ GRANT UPDATE (ended_at, end_reason) ON host_sessions TO sallyport_app;
 GRANT DELETE ON host_reports TO sallyport_app;
 GRANT SELECT ON revocation_head, revocations TO sallyport_app;
 GRANT SELECT ON enrolments, enrolled_hosts, host_sessions, host_postures, host_probes, revocation_head, revocations TO sallyport_audit;
-GRANT SELECT (id, name, host_id, labels, logins, made_by, made_by_name, made_at, expires_at, used_at, used_by, withdrawn_at) ON join_tokens TO sallyport_audit;
+GRANT SELECT (id, name, host_id, address, labels, logins, made_by, made_by_name, made_at, expires_at, used_at, used_by, withdrawn_at) ON join_tokens TO sallyport_audit;
 
 -- A token is good once, an enrolment is decided once, a session ends once, and reports
 -- are not taken back, also when the host begins anew.

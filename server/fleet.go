@@ -9,8 +9,8 @@ import (
 	"sallyport/broker/fleet"
 )
 
-// hostStates are how many hosts are in each state, read when asked for: they are the same
-// in every replica. An alert on drifted ones is worth having.
+// hostStates are how many hosts are in each state, counted when asked for: they are the
+// same in every replica. An alert on drifted ones is worth having.
 type hostStates struct{ fleet *fleet.Service }
 
 var hostStatesDesc = prometheus.NewDesc("sallyport_hosts", "Hosts, by their state.", []string{"state"}, nil)

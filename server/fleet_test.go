@@ -37,9 +37,9 @@ func (k *kit) machine(t *testing.T) *hostapi.Client {
 func (k *kit) enrolled(t *testing.T, name string) (*hostapi.Client, hostapi.Enrolment) {
 	t.Helper()
 	token := get[api.JoinToken](t, k.do(t, "operator", "POST", "/api/v1/hosts/join-tokens",
-		fmt.Sprintf(`{"name":%q,"labels":{"class":"web"},"logins":["web"],"expires_in":"10m"}`, name)), 201)
+		fmt.Sprintf(`{"name":%q,"labels":{"class":"web"},"logins":["web"],"address":"127.0.0.1:1","expires_in":"10m"}`, name)), 201)
 	m := k.machine(t)
-	e, pending, err := m.Enrol(t.Context(), hostapi.EnrolmentInput{Token: token.Token, Address: "127.0.0.1:1", Facts: hostapi.Facts{OS: "Debian 12"}})
+	e, pending, err := m.Enrol(t.Context(), hostapi.EnrolmentInput{Token: token.Token, Facts: hostapi.Facts{OS: "Debian 12"}})
 	if err != nil || pending != nil {
 		t.Fatalf("enrolling: %+v, %v", pending, err)
 	}

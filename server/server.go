@@ -240,8 +240,8 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return err
 	}
-	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Fleet: s.fleet, Log: s.log,
-		Evidence: packs, Clock: cfg.Clock, Closing: s.closing})
+	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Fleet: s.fleet, Registry: registry,
+		Log: s.log, Evidence: packs, Clock: cfg.Clock, URL: cfg.URL, Closing: s.closing})
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ var functions = template.FuncMap{
 	"args":     args,
 	"within":   within,
 	"others":   others,
+	"state":    state,
 }
 
 // others is how many hosts a thing is about besides the one it names, if it says so.
@@ -90,6 +91,19 @@ var states = map[string]struct{ word, icon string }{
 	"silent":      {"Silent", "bell"},
 	"unknown":     {"Unknown", "info"},
 	"quarantined": {"Quarantined", "key"},
+
+	"waiting":   {"Waiting", "clock"},
+	"used":      {"Used", "check"},
+	"withdrawn": {"Withdrawn", "cancelled"},
+}
+
+// state is its word with its icon.
+func state(of any) template.HTML {
+	s, ok := states[fmt.Sprint(of)]
+	if !ok {
+		return template.HTML(template.HTMLEscapeString(fmt.Sprint(of)))
+	}
+	return icons[s.icon] + template.HTML(`<span>`+s.word+`</span>`)
 }
 
 // badge shows a state. One that this version does not know is shown as it is.

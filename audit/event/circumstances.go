@@ -119,6 +119,7 @@ var circumstances = map[string]Circumstances{
 	"disclosed.request":  {By: person, Policy: true, Request: true, Person: true, Host: true},
 	"disclosed.requests": byRole,
 	"disclosed.people":   byRole,
+	"disclosed.sessions": {By: person, Policy: true, Host: true},
 	"disclosed.messages": byRole,
 
 	"pack.requested":  byRole,

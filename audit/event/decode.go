@@ -44,7 +44,7 @@ func Catalogue() []Data {
 		WitnessesLag{}, WitnessesCaughtUp{}, WitnessContradicts{},
 		StreamStarted{}, StreamLagging{}, StreamCaughtUp{},
 		BrokerStarted{}, BrokerConfigured{}, DatabaseMigrated{},
-		SearchDisclosed{}, EventDisclosed{}, EntriesDisclosed{}, RequestDisclosed{}, RequestsDisclosed{}, PeopleDisclosed{}, MessagesDisclosed{},
+		SearchDisclosed{}, EventDisclosed{}, EntriesDisclosed{}, RequestDisclosed{}, RequestsDisclosed{}, PeopleDisclosed{}, SessionsDisclosed{}, MessagesDisclosed{},
 		RetentionPruned{},
 	}
 }

@@ -117,6 +117,15 @@ func (d PeopleDisclosed) Summary() string {
 	return "looked at who there is"
 }
 
+// SessionsDisclosed records that an operator or an auditor was shown who was on a host,
+// from where and when.
+type SessionsDisclosed struct {
+	Roles []string `json:"roles"` // that they have
+}
+
+func (SessionsDisclosed) EventType() (string, int) { return "disclosed.sessions", 1 }
+func (SessionsDisclosed) Summary() string          { return "looked at who was on the host" }
+
 // MessagesDisclosed records that an operator or an auditor was shown what people
 // were told.
 type MessagesDisclosed struct {

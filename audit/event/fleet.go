@@ -10,11 +10,12 @@ import (
 // JoinTokenMade records that an operator lets a host enrol. The token itself is
 // nowhere.
 type JoinTokenMade struct {
-	TokenID   string            `json:"token_id"`   // of the join token; the token itself is nowhere
-	Name      string            `json:"name"`       // of the host
-	Labels    map[string]string `json:"labels"`     // that the host will have
-	Logins    []string          `json:"logins"`     // that the host will have
-	ExpiresAt time.Time         `json:"expires_at"` // when the token is good for nothing any more
+	TokenID   string            `json:"token_id"`          // of the join token; the token itself is nowhere
+	Name      string            `json:"name"`              // of the host
+	Address   string            `json:"address,omitempty"` // that the host will have; absent: as it proposes
+	Labels    map[string]string `json:"labels"`            // that the host will have
+	Logins    []string          `json:"logins"`            // that the host will have
+	ExpiresAt time.Time         `json:"expires_at"`        // when the token is good for nothing any more
 }
 
 func (JoinTokenMade) EventType() (string, int) { return "host.join_token_made", 1 }

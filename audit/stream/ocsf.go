@@ -107,6 +107,7 @@ var meanings = map[string]meaning{
 	"disclosed.request":         {class: entityManagement, activity: read, severity: informational, entity: "request"},
 	"disclosed.requests":        {class: entityManagement, activity: read, severity: informational, entity: "request"},
 	"disclosed.people":          {class: entityManagement, activity: read, severity: informational, entity: "person"},
+	"disclosed.sessions":        {class: entityManagement, activity: read, severity: informational, entity: "session"},
 	"disclosed.messages":        {class: entityManagement, activity: read, severity: informational, entity: "message"},
 	"message.failed":            {class: entityManagement, activity: misc, severity: medium, failed: true, entity: "message"},
 	"pack.requested":            {class: entityManagement, activity: create, severity: informational, entity: "evidence pack"},

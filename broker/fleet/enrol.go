@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -19,6 +20,7 @@ import (
 	"sallyport/audit/event"
 	"sallyport/broker/certs"
 	"sallyport/broker/hosts"
+	"sallyport/broker/posture"
 	"sallyport/internal/ids"
 )
 
@@ -39,6 +41,8 @@ type candidate struct {
 //  3. A new host gets the name, the labels and the logins of the token, and the name is
 //     free; a host that there is keeps its own and gets the key.
 //  4. No other live host has the key.
+//  5. Where it is, the token says, or else the host. Its own word leads the broker, which
+//     looks at it from outside, to no address of the broker's own (posture.Elsewhere).
 //
 // That somebody shows a token that is over is an event, as it may have been stolen.
 // Exactly one of the results is not nil.
@@ -131,14 +135,20 @@ func (s *Service) join(ctx context.Context, tx pgx.Tx, c candidate, t token) (st
 		return "", err
 	}
 	var h api.Host
+	var proposed string
 	var err error
+	if t.HostID == "" && t.Address == "" {
+		if proposed, err = proposal(c.in.Address); err != nil {
+			return "", err
+		}
+	}
 	if t.HostID != "" {
 		h, err = s.cfg.Hosts.Rekey(ctx, tx, by, id, c.key)
 		if errors.Is(err, approvals.ErrUnknownHost) { // removed since
 			return "", ErrJoinToken
 		}
 	} else {
-		h, err = s.cfg.Hosts.Add(ctx, tx, by, id, api.HostInput{Name: t.Name, Address: c.in.Address, Labels: t.Labels,
+		h, err = s.cfg.Hosts.Add(ctx, tx, by, id, api.HostInput{Name: t.Name, Address: cmp.Or(t.Address, proposed), Labels: t.Labels,
 			Logins: t.Logins, HostKey: c.key})
 	}
 	if err != nil {
@@ -148,22 +158,47 @@ func (s *Service) join(ctx context.Context, tx pgx.Tx, c candidate, t token) (st
 	if _, err := tx.Exec(ctx, `UPDATE join_tokens SET used_at = $2, used_by = $3 WHERE id = $1`, t.ID, now, id); err != nil {
 		return "", fmt.Errorf("using a join token: %w", err)
 	}
-	return id, s.letIn(ctx, tx, c, h, by, operator, "", t.ID)
+	return id, s.letIn(ctx, tx, c, h, by, letting{operator, proposed, "", t.ID})
 }
 
-// letIn writes down that the host speaks for itself from now on.
-func (s *Service) letIn(ctx context.Context, tx pgx.Tx, c candidate, h api.Host, by hosts.By, operator event.Actor, enrolmentID, tokenID string) error {
+// proposal is the address that a host proposes, in the form in which it is kept, or
+// refuses it. What a name leads to is looked at whenever somebody goes there.
+func proposal(address string) (string, error) {
+	address, err := hosts.Address(address)
+	if err != nil {
+		return "", err
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && !posture.Elsewhere(ip) || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return "", ErrProposedAddress
+	}
+	return address, nil
+}
+
+// letting is how a host is let in.
+type letting struct {
+	operator           event.Actor // who made the token, or approved
+	proposed           string      // address that is the host's own word, if it is
+	enrolment, tokenID string
+}
+
+// letIn writes down that the host speaks for itself from now on. One that enrols again
+// keeps its address, and whose word that is.
+func (s *Service) letIn(ctx context.Context, tx pgx.Tx, c candidate, h api.Host, by hosts.By, l letting) error {
 	now, facts := s.cfg.Clock.Now(), c.in.Facts
 	_, err := tx.Exec(ctx, `
-		INSERT INTO enrolled_hosts (host_id, host_key, facts, enrolled_at, let_in_by, let_in_by_name) VALUES ($1, $2, $3, $4, $5, $6)
+		INSERT INTO enrolled_hosts (host_id, host_key, facts, enrolled_at, let_in_by, let_in_by_name, proposed) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (host_id) DO UPDATE SET host_key = excluded.host_key, facts = excluded.facts, enrolled_at = excluded.enrolled_at,
 			let_in_by = excluded.let_in_by, let_in_by_name = excluded.let_in_by_name`,
-		h.ID, c.key, facts, now, operator.ID, operator.Name)
+		h.ID, c.key, facts, now, l.operator.ID, l.operator.Name, l.proposed)
 	if err != nil {
 		return fmt.Errorf("enrolling a host: %w", err)
 	}
 	return s.cfg.Log.Stage(ctx, tx, by.Event(now, event.Subject{HostID: h.ID}, event.HostEnrolled{Name: h.Name, HostKey: c.print,
-		EnrolmentID: enrolmentID, TokenID: tokenID, OS: facts.OS, OpenSSH: facts.OpenSSH, Kernel: facts.Kernel, Helper: facts.Helper}))
+		EnrolmentID: l.enrolment, TokenID: l.tokenID, OS: facts.OS, OpenSSH: facts.OpenSSH, Kernel: facts.Kernel, Helper: facts.Helper}))
 }
 
 // keyIsFree refuses a key that another live host has: two hosts with one key could speak

@@ -189,8 +189,8 @@ func TestJoinTokensAreBounded(t *testing.T) {
 	_, err = h.MakeToken(t.Context(), h.operator, api.JoinTokenInput{Name: "db-1"})
 	refused(t, err, hosts.ErrLogins)
 	_, err = h.db.Pool.Exec(t.Context(), `
-		INSERT INTO join_tokens (id, secret_hash, name, labels, logins, made_by, made_by_name, made_at, expires_at)
-		SELECT 'join-' || lpad(i::text, 12, '0'), encode(sha256(i::text::bytea), 'hex'), 'h', '{}', '{dba}', $1, 'x', $2::timestamptz, $2::timestamptz + interval '1 hour'
+		INSERT INTO join_tokens (id, secret_hash, name, address, labels, logins, made_by, made_by_name, made_at, expires_at)
+		SELECT 'join-' || lpad(i::text, 12, '0'), encode(sha256(i::text::bytea), 'hex'), 'h', '', '{}', '{dba}', $1, 'x', $2::timestamptz, $2::timestamptz + interval '1 hour'
 		FROM generate_series(1, $3::int) AS i`, h.operator.ID, h.clock.Now(), fleet.MaxTokens)
 	must(t, err)
 	_, err = h.MakeToken(t.Context(), h.operator, api.JoinTokenInput{Name: "db-1", Logins: []string{"dba"}})

@@ -76,6 +76,7 @@ type Service struct {
 	acquaintances acquaintances
 	postures      *posture.Store
 	look          looker
+	counted       counted
 	certificates  *throttle.Throttle // by host
 	reports       *throttle.Throttle // by host
 

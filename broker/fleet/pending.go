@@ -150,12 +150,12 @@ func (s *Service) Pending(ctx context.Context, c identity.Caller) ([]api.Pending
 
 // Approve lets a pending host in. Operators only. The operator says the fingerprint,
 // which they have from the host itself: what somebody else announced in its name has
-// another one. Labels, by which rules find hosts, are never the host's to propose.
+// another one. An address that they do not say is the host's own word (Enrol, 5). Labels, by which rules find hosts, are never the host's to propose.
 func (s *Service) Approve(ctx context.Context, c identity.Caller, id string, in api.PendingDecision) (api.Host, error) {
 	var h api.Host
 	err := s.decide(ctx, c, "hosts.approve", id, func(tx pgx.Tx, e enrolment) error {
 		if in.Fingerprint != e.fingerprint() {
-			return ErrFingerprint.With("the host that waits has the key %s", e.fingerprint())
+			return ErrFingerprint // and not which key: it is to be read on the host
 		}
 		if err := s.keyIsFree(ctx, tx, e.key, ""); err != nil {
 			return err
@@ -165,16 +165,21 @@ func (s *Service) Approve(ctx context.Context, c identity.Caller, id string, in 
 			logins = e.logins
 		}
 		by := hosts.Operator(c)
-		var err error
-		name := cmp.Or(in.Name, e.name)
+		name, address, proposed := cmp.Or(in.Name, e.name), in.Address, ""
 		known, err := s.cfg.Hosts.Lock(ctx, tx, name)
 		switch {
 		case err == nil && !ids.Valid(ids.Host, name) && known.HostKey == e.key && len(in.Labels) == 0 && len(in.Logins) == 0:
 			// Registered by hand, with this very key: now it speaks for itself.
 			h, err = s.cfg.Hosts.Rekey(ctx, tx, by, known.ID, e.key)
 		case err == nil || errors.Is(err, approvals.ErrUnknownHost):
+			if address == "" {
+				if proposed, err = proposal(e.address); err != nil {
+					return err
+				}
+				address = proposed
+			}
 			h, err = s.cfg.Hosts.Add(ctx, tx, by, ids.New(ids.Host), api.HostInput{Name: name,
-				Address: cmp.Or(in.Address, e.address), Labels: in.Labels, Logins: logins, HostKey: e.key})
+				Address: address, Labels: in.Labels, Logins: logins, HostKey: e.key})
 		}
 		if err != nil {
 			return err
@@ -184,7 +189,7 @@ func (s *Service) Approve(ctx context.Context, c identity.Caller, id string, in 
 			return fmt.Errorf("approving an enrolment: %w", err)
 		}
 		cand := candidate{in: hostapi.EnrolmentInput{Facts: e.facts}, key: e.key, print: e.fingerprint(), source: e.source}
-		return s.letIn(ctx, tx, cand, h, by, c.Actor(), e.id, "")
+		return s.letIn(ctx, tx, cand, h, by, letting{c.Actor(), proposed, e.id, ""})
 	})
 	return h, err
 }

@@ -7,8 +7,8 @@ var (
 	ErrTokenLife = refusal.New(refusal.Invalid, "join-token-life",
 		"a join token is good for 1m to 24h", "say how long, such as 1h").On("expires_in")
 	ErrTokenOfHost = refusal.New(refusal.Invalid, "join-token-of-host",
-		"there is a host of this name, which keeps its labels and logins",
-		"leave labels and logins out, so that the token is for that host; or choose another name")
+		"there is a host of this name, which keeps its address, labels and logins",
+		"leave these out, so that the token is for that host; or choose another name")
 	ErrUnknownToken = refusal.New(refusal.NotFound, "unknown-join-token",
 		"there is no such join token", "list those that there are: sally hosts join list")
 	ErrTokenOver = refusal.New(refusal.Conflict, "join-token-over",
@@ -38,6 +38,9 @@ var (
 	ErrKeyTaken = refusal.New(refusal.Conflict, "host-key-taken",
 		"another host has this key, as when a machine was copied",
 		"give this machine keys of its own: rm /etc/ssh/ssh_host_*; ssh-keygen -A; then restart sshd and enrol again").On("host_key")
+	ErrProposedAddress = refusal.New(refusal.Invalid, "proposed-address",
+		"a host cannot choose an address at which the broker would find itself",
+		"let an operator say where the host is: sally hosts join NAME --address, or sally hosts approve ID --address").On("address")
 	ErrFacts = refusal.New(refusal.Invalid, "enrolment-facts",
 		"what the host says of itself does not fit", "each fact has at most 200 bytes of text")
 	ErrTooManyPending = refusal.New(refusal.TooMany, "too-many-pending-hosts",

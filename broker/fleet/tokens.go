@@ -58,10 +58,10 @@ func (t token) api(now time.Time) api.JoinToken {
 	return out
 }
 
-const tokenColumns = `id, name, coalesce(host_id, ''), labels, logins, made_by, made_by_name, made_at, expires_at, used_at, coalesce(used_by, ''), withdrawn_at`
+const tokenColumns = `id, name, coalesce(host_id, ''), address, labels, logins, made_by, made_by_name, made_at, expires_at, used_at, coalesce(used_by, ''), withdrawn_at`
 
 func scanToken(row pgx.CollectableRow) (t token, err error) {
-	err = row.Scan(&t.ID, &t.Name, &t.HostID, &t.Labels, &t.Logins, &t.MadeBy.ID, &t.MadeBy.Name, &t.MadeAt, &t.ExpiresAt,
+	err = row.Scan(&t.ID, &t.Name, &t.HostID, &t.Address, &t.Labels, &t.Logins, &t.MadeBy.ID, &t.MadeBy.Name, &t.MadeAt, &t.ExpiresAt,
 		&t.used, &t.usedBy, &t.withdrawn)
 	t.MadeAt, t.ExpiresAt = t.MadeAt.UTC(), t.ExpiresAt.UTC()
 	return t, err
@@ -70,8 +70,8 @@ func scanToken(row pgx.CollectableRow) (t token, err error) {
 // MakeToken lets one host enrol. Operators only. The rules:
 //
 //  1. The token is bound to a name. Of a host that is registered under it, the token is
-//     for that host and gives it neither labels nor logins; of any other, it has those
-//     of the host to be.
+//     for that host and gives it neither address nor labels nor logins; of any other, it
+//     has those of the host to be. Without an address it has what the host proposes.
 //  2. It is good once, and for at most a day.
 //  3. Only its hash is kept; the answer is the only place where it stands.
 func (s *Service) MakeToken(ctx context.Context, c identity.Caller, in api.JoinTokenInput) (api.JoinToken, error) {
@@ -85,14 +85,20 @@ func (s *Service) MakeToken(ctx context.Context, c identity.Caller, in api.JoinT
 			return api.JoinToken{}, ErrTokenLife
 		}
 	}
+	if in.Address != "" {
+		var err error
+		if in.Address, err = hosts.Address(in.Address); err != nil {
+			return api.JoinToken{}, err
+		}
+	}
 	secret := make([]byte, 32)
 	rand.Read(secret) // never fails
 	now := s.cfg.Clock.Now()
-	t := token{JoinToken: api.JoinToken{ID: ids.New(ids.JoinToken), Name: in.Name, Labels: in.Labels, Logins: in.Logins,
+	t := token{JoinToken: api.JoinToken{ID: ids.New(ids.JoinToken), Name: in.Name, Address: in.Address, Labels: in.Labels, Logins: in.Logins,
 		MadeBy: api.Person{ID: c.ID, Name: c.DisplayName()}, MadeAt: now, ExpiresAt: now.Add(life)}}
 	known, err := s.cfg.Hosts.Get(ctx, in.Name)
 	switch {
-	case err == nil && known.Name != in.Name, err == nil && (len(in.Labels) > 0 || len(in.Logins) > 0):
+	case err == nil && known.Name != in.Name, err == nil && (in.Address != "" || len(in.Labels) > 0 || len(in.Logins) > 0):
 		return api.JoinToken{}, ErrTokenOfHost
 	case err == nil:
 		t.HostID, t.Labels, t.Logins = known.ID, known.Labels, known.Logins
@@ -102,7 +108,7 @@ func (s *Service) MakeToken(ctx context.Context, c identity.Caller, in api.JoinT
 		if t.Labels == nil {
 			t.Labels = map[string]string{}
 		}
-		if err := hosts.CheckDescription(api.HostInput{Name: t.Name, Labels: t.Labels, Logins: t.Logins}); err != nil {
+		if err := hosts.CheckDescription(api.HostInput{Name: t.Name, Address: t.Address, Labels: t.Labels, Logins: t.Logins}); err != nil {
 			return api.JoinToken{}, err
 		}
 	}
@@ -122,14 +128,14 @@ func (s *Service) MakeToken(ctx context.Context, c identity.Caller, in api.JoinT
 			return ErrTooManyTokens
 		}
 		_, err := tx.Exec(ctx, `
-			INSERT INTO join_tokens (id, secret_hash, name, host_id, labels, logins, made_by, made_by_name, made_at, expires_at)
-			VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10)`,
-			t.ID, hostapi.TokenHash(text), t.Name, t.HostID, t.Labels, t.Logins, t.MadeBy.ID, t.MadeBy.Name, t.MadeAt, t.ExpiresAt)
+			INSERT INTO join_tokens (id, secret_hash, name, host_id, address, labels, logins, made_by, made_by_name, made_at, expires_at)
+			VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11)`,
+			t.ID, hostapi.TokenHash(text), t.Name, t.HostID, t.Address, t.Labels, t.Logins, t.MadeBy.ID, t.MadeBy.Name, t.MadeAt, t.ExpiresAt)
 		if err != nil {
 			return fmt.Errorf("writing down a join token: %w", err)
 		}
 		return s.cfg.Log.Stage(ctx, tx, c.Event(now, event.Subject{HostID: t.HostID},
-			event.JoinTokenMade{TokenID: t.ID, Name: t.Name, Labels: t.Labels, Logins: t.Logins, ExpiresAt: t.ExpiresAt}))
+			event.JoinTokenMade{TokenID: t.ID, Name: t.Name, Address: t.Address, Labels: t.Labels, Logins: t.Logins, ExpiresAt: t.ExpiresAt}))
 	})
 	if err != nil {
 		return api.JoinToken{}, err

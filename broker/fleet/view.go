@@ -64,32 +64,3 @@ func (s *Service) Posture(ctx context.Context, c identity.Caller, nameOrID strin
 	}
 	return out, nil
 }
-
-// Count is how many hosts are in each state, with those that wait to be let in.
-func (s *Service) Count(ctx context.Context) (map[api.HostState]int, error) {
-	rows, err := s.cfg.Pool.Query(ctx, `SELECT id FROM hosts WHERE removed_at IS NULL`)
-	if err != nil {
-		return nil, fmt.Errorf("counting hosts: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("counting hosts: %w", err)
-	}
-	known, err := s.cfg.Broker.Facts(ctx, all)
-	if err != nil {
-		return nil, err
-	}
-	now := s.cfg.Clock.Now()
-	count := map[api.HostState]int{}
-	for _, f := range known {
-		state, _ := f.State(now)
-		count[state]++
-	}
-	var pending int
-	err = s.cfg.Pool.QueryRow(ctx, `SELECT count(*) FROM enrolments WHERE state = 'waiting' AND expires_at > $1`, now).Scan(&pending)
-	if err != nil {
-		return nil, fmt.Errorf("counting pending hosts: %w", err)
-	}
-	count[api.HostPending] = pending
-	return count, nil
-}

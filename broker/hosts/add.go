@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,9 +36,10 @@ func (b By) Event(at time.Time, about event.Subject, data event.Data) event.Even
 	return e
 }
 
-// CheckDescription refuses a host's name, labels or logins as Register would.
+// CheckDescription refuses what is known of a host as Register would. An address may be
+// missing.
 func CheckDescription(in api.HostInput) error {
-	in.Address = "192.0.2.1" // any: it is not known yet
+	in.Address = cmp.Or(in.Address, "192.0.2.1") // any: it is not known yet
 	_, err := normal(in)
 	return err
 }

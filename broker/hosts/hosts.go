@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,11 +70,11 @@ type Filter struct {
 	Limit    int // 1 to 200; 0 means 50
 }
 
-// List returns, by name, the hosts that keep says yes to, as it returns them. It
-// is given them as stored: without state and rules, which package broker adds for
-// a caller. A page is full whatever keep leaves out, so that it tells nothing
-// about those.
-func (r *Registry) List(ctx context.Context, f Filter, keep func(api.Host) (api.Host, bool)) (api.Page[api.Host], error) {
+// List returns, by name, those of the hosts that keep returns, as it returns them. It
+// is given them as stored, some at a time: without state and rules, which package
+// broker adds for a caller. A page is full whatever keep leaves out, so that it tells
+// nothing about those.
+func (r *Registry) List(ctx context.Context, f Filter, keep func([]api.Host) ([]api.Host, error)) (api.Page[api.Host], error) {
 	page := api.Page[api.Host]{Items: []api.Host{}}
 	selector, err := labels.Parse(f.Selector)
 	if err != nil {
@@ -97,24 +98,22 @@ func (r *Registry) List(ctx context.Context, f Filter, keep func(api.Host) (api.
 		if err != nil {
 			return page, err
 		}
-		for _, h := range batch {
-			if !selector.Matches(labels.Set(h.Labels)) {
-				continue
-			}
-			kept, ok := keep(h)
-			if !ok {
-				continue
-			}
-			if len(page.Items) == limit {
-				page.Next = base64.RawURLEncoding.EncodeToString([]byte(page.Items[limit-1].Name))
-				return page, nil
-			}
-			page.Items = append(page.Items, kept)
+		whole := len(batch) < maxLimit
+		if !whole {
+			last = batch[len(batch)-1].Name
 		}
-		if len(batch) < maxLimit {
+		kept, err := keep(slices.DeleteFunc(batch, func(h api.Host) bool { return !selector.Matches(labels.Set(h.Labels)) }))
+		if err != nil {
+			return page, err
+		}
+		if page.Items = append(page.Items, kept...); len(page.Items) > limit {
+			page.Items = page.Items[:limit]
+			page.Next = base64.RawURLEncoding.EncodeToString([]byte(page.Items[limit-1].Name))
 			return page, nil
 		}
-		last = batch[len(batch)-1].Name
+		if whole {
+			return page, nil
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func newKit(t *testing.T) *kit {
 
 // List is the registry's, of every host.
 func (k *kit) List(ctx context.Context, f hosts.Filter) (api.Page[api.Host], error) {
-	return k.Registry.List(ctx, f, func(h api.Host) (api.Host, bool) { return h, true })
+	return k.Registry.List(ctx, f, func(h []api.Host) ([]api.Host, error) { return h, nil })
 }
 
 // events are those of the type, oldest first, once that many are sequenced.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -34,41 +33,52 @@ var doors = []uint16{21, 22, 23, 25, 80, 111, 139, 443, 445, 512, 513, 514, 873,
 // Look looks at a host from where this process is, as somebody without a certificate. The
 // rules:
 //
-//  1. sshd answers at the address with the key of the registry, or with a certificate by
-//     the host CA for the host's id.
-//  2. A key that nobody certified is refused, and sshd offers nothing but keys: neither
+//  1. It goes to the host's address; if that is the host's own word, only Elsewhere. A name
+//     is looked up once, so that what answers is what is looked at.
+//  2. sshd answers there with the key of the registry, or with a certificate by the host CA
+//     for the host's id. Only who has proved to be the host is looked at any further: nobody
+//     makes the broker scan others.
+//  3. A key that nobody certified is refused, and sshd offers nothing but keys: neither
 //     passwords nor questions nor Kerberos.
-//  3. Of the ports that are tried, none is open but sshd's and those in allowed.
+//  4. Of the ports that are tried, none is open but sshd's and those in allowed. On the
+//     broker's own machine, where a demo may have its hosts, none is tried: other programs'
+//     ports say nothing of the host.
 //
 // A host that cannot be reached is unknown. login is whom it tries to be.
 func Look(ctx context.Context, d Door, login string, hostCA ssh.PublicKey, allowed []hostapi.Listener, now func() time.Time) Probe {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	p := Probe{Login: login, Result: hostapi.Pass}
-	wrong, err := tryDoor(ctx, d, login, hostCA, now)
+	known, wrong, at, err := knock(ctx, d, login, hostCA, now)
+	if known && !at.Addr().IsLoopback() {
+		wrong = append(wrong, scan(ctx, at, allowed)...)
+	}
 	switch {
-	case err != nil:
-		p.Result, p.Findings = hostapi.Unknown, []string{err.Error()}
 	case len(wrong) > 0:
 		p.Result, p.Findings = hostapi.Fail, wrong
-	}
-	if open := scan(ctx, d.Address, allowed); len(open) > 0 {
-		p.Result, p.Findings = hostapi.Fail, append(p.Findings, open...)
+	case err != nil:
+		p.Result, p.Findings = hostapi.Unknown, []string{err.Error()}
 	}
 	p.At = now()
 	return p
 }
 
-// scan says which of the ports are open that nobody allowed. On the broker's own machine,
-// where a demo may have its hosts, other programs' ports say nothing of the host.
-func scan(ctx context.Context, address string, allowed []hostapi.Listener) []string {
-	host, own, err := net.SplitHostPort(address)
+// knock tries the door of the host, and says where that was.
+func knock(ctx context.Context, d Door, login string, hostCA ssh.PublicKey, now func() time.Time) (known bool, wrong []string, at netip.AddrPort, err error) {
+	conn, at, err := dial(ctx, d)
 	if err != nil {
-		return nil
+		return false, nil, at, err
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() || host == "localhost" {
-		return nil
+	defer conn.Close()
+	if until, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(until)
 	}
+	known, wrong, err = tryDoor(conn, d, login, hostCA, now)
+	return known, wrong, at, err
+}
+
+// scan says which of the ports are open beside sshd's, that nobody allowed.
+func scan(ctx context.Context, sshd netip.AddrPort, allowed []hostapi.Listener) []string {
 	var (
 		mu    sync.Mutex
 		open  []uint16
@@ -77,14 +87,14 @@ func scan(ctx context.Context, address string, allowed []hostapi.Listener) []str
 	)
 	for _, port := range doors {
 		fine := func(l hostapi.Listener) bool { return l.Network == "tcp" && l.Port == port }
-		if strconv.Itoa(int(port)) == own || slices.ContainsFunc(allowed, fine) {
+		if port == sshd.Port() || slices.ContainsFunc(allowed, fine) {
 			continue
 		}
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
 			dialer := net.Dialer{Timeout: dialTimeout}
-			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+			conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(sshd.Addr(), port).String())
 			if err != nil {
 				return
 			}
@@ -103,18 +113,18 @@ func scan(ctx context.Context, address string, allowed []hostapi.Listener) []str
 	return findings
 }
 
-// tryDoor tries to log in as somebody without a certificate. It returns what is wrong, or
-// an error if that cannot be found out.
-func tryDoor(ctx context.Context, d Door, login string, hostCA ssh.PublicKey, now func() time.Time) ([]string, error) {
+// tryDoor tries to log in as somebody without a certificate. It returns whether what
+// answered is known to be the host, and what is wrong, or an error if that cannot be
+// found out.
+func tryDoor(conn net.Conn, d Door, login string, hostCA ssh.PublicKey, now func() time.Time) (known bool, wrong []string, err error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
 	stranger, err := ssh.NewSignerFromKey(private)
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
-	var wrong []string
 	offered := func(what string) error {
 		wrong = append(wrong, "sshd offers "+what)
 		return errOffered
@@ -122,7 +132,6 @@ func tryDoor(ctx context.Context, d Door, login string, hostCA ssh.PublicKey, no
 	checker := &ssh.CertChecker{Clock: now, IsHostAuthority: func(key ssh.PublicKey, _ string) bool {
 		return bytes.Equal(key.Marshal(), hostCA.Marshal())
 	}}
-	known := false
 	config := &ssh.ClientConfig{
 		User: login, Timeout: dialTimeout, ClientVersion: "SSH-2.0-sallyport-probe",
 		Auth: []ssh.AuthMethod{
@@ -148,29 +157,20 @@ func tryDoor(ctx context.Context, d Door, login string, hostCA ssh.PublicKey, no
 	if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(d.HostKey)); err == nil {
 		config.HostKeyAlgorithms = algorithms(key.Type())
 	}
-	dialer := net.Dialer{Timeout: dialTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", d.Address)
-	if err != nil {
-		return nil, errors.New("sshd cannot be reached from the broker")
-	}
-	defer conn.Close()
-	if until, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(until)
-	}
 	client, channels, requests, err := ssh.NewClientConn(conn, d.Address, config)
 	if err == nil {
 		ssh.NewClient(client, channels, requests).Close()
-		return []string{"sshd let " + login + " in with a key that nobody certified"}, nil
+		return known, []string{"sshd let " + login + " in with a key that nobody certified"}, nil
 	}
 	switch {
 	case errors.Is(err, errStranger):
-		return nil, errors.New("what answers at the host's address has another key than the host")
+		return false, nil, errors.New("what answers at the host's address has another key than the host")
 	case !known:
-		return nil, errors.New("what answers at the host's address does not speak as sshd does")
+		return false, nil, errors.New("what answers at the host's address does not speak as sshd does")
 	case len(wrong) > 0 || bytes.Contains([]byte(err.Error()), []byte("unable to authenticate")):
-		return wrong, nil
+		return known, wrong, nil
 	}
-	return nil, errors.New("sshd ended the connection before it refused")
+	return known, nil, errors.New("sshd ended the connection before it refused")
 }
 
 func algorithms(keyType string) []string {

@@ -19,11 +19,17 @@ import (
 
 func newSigner(t *testing.T) ssh.Signer {
 	t.Helper()
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
-	s, err := ssh.NewSignerFromKey(private)
+	s, err := signer()
 	must(t, err)
 	return s
+}
+
+func signer() (ssh.Signer, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewSignerFromKey(private)
 }
 
 func must(t *testing.T, err error) {

@@ -18,10 +18,14 @@ type Store struct{ pool *pgxpool.Pool }
 // New returns a store.
 func New(pool *pgxpool.Pool) *Store { return &Store{pool} }
 
-// Facts are what is known of each of the hosts, but for grants, which package approvals
-// knows. A host counts as enrolled while the registry has the key that it enrolled with.
+// Facts are what is known of each of the hosts, nil meaning all live ones, but for
+// grants, which package approvals knows. A host counts as enrolled while the registry has the key that it enrolled with.
 // Of the checks only those are read that did not pass.
 func (s *Store) Facts(ctx context.Context, hostIDs []string) (map[string]Facts, error) {
+	which, args := `h.id = ANY ($1)`, []any{hostIDs}
+	if hostIDs == nil {
+		which, args = `h.removed_at IS NULL`, nil
+	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT h.id, h.quarantined_at IS NOT NULL, (SELECT count(*) FROM host_sessions AS s WHERE s.host_id = h.id AND s.ended_at IS NULL),
 			e.host_id IS NOT NULL, greatest(e.enrolled_at, e.seen_at), coalesce(e.session_report, 0), e.session_at,
@@ -30,7 +34,7 @@ func (s *Store) Facts(ctx context.Context, hostIDs []string) (map[string]Facts, 
 			LEFT JOIN enrolled_hosts AS e ON e.host_id = h.id AND e.host_key = h.host_key
 			LEFT JOIN host_postures AS p ON p.host_id = e.host_id
 			LEFT JOIN host_probes AS b ON b.host_id = e.host_id AND b.at IS NOT NULL
-		WHERE h.id = ANY ($1)`, hostIDs)
+		WHERE `+which, args...)
 	if err != nil {
 		return nil, fmt.Errorf("reading postures: %w", err)
 	}
@@ -110,6 +114,8 @@ type Door struct {
 	Labels                         map[string]string
 	Turn                           int64 // how often it was looked at before: each time another login is tried
 	Before                         *Probe
+	// Proposed says that the address is the host's own word, and no operator's.
+	Proposed bool
 }
 
 // Claim takes up to so many hosts that nobody has looked at from outside for as long as
@@ -127,15 +133,16 @@ func (s *Store) Claim(ctx context.Context, now time.Time, every, lease time.Dura
 			WHERE b.claimed_at IS NULL OR b.claimed_at <= $3
 			RETURNING b.host_id, b.turn, b.at, b.result, b.login, b.findings
 		)
-		SELECT h.id, h.name, h.address, h.host_key, h.logins, h.labels, c.turn, c.at, coalesce(c.result, ''), coalesce(c.login, ''), c.findings
-		FROM claimed AS c JOIN hosts AS h ON h.id = c.host_id`, now, now.Add(-every), now.Add(-lease), most)
+		SELECT h.id, h.name, h.address, h.host_key, h.logins, h.labels, c.turn, c.at, coalesce(c.result, ''), coalesce(c.login, ''), c.findings,
+			h.address = e.proposed
+		FROM claimed AS c JOIN hosts AS h ON h.id = c.host_id JOIN enrolled_hosts AS e ON e.host_id = h.id`, now, now.Add(-every), now.Add(-lease), most)
 	if err != nil {
 		return nil, fmt.Errorf("choosing hosts to look at: %w", err)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Door, err error) {
 		var at *time.Time
 		var before Probe
-		err = row.Scan(&d.HostID, &d.Name, &d.Address, &d.HostKey, &d.Logins, &d.Labels, &d.Turn, &at, &before.Result, &before.Login, &before.Findings)
+		err = row.Scan(&d.HostID, &d.Name, &d.Address, &d.HostKey, &d.Logins, &d.Labels, &d.Turn, &at, &before.Result, &before.Login, &before.Findings, &d.Proposed)
 		if at != nil {
 			before.At, d.Before = *at, &before
 		}

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -59,16 +58,9 @@ OpenID provider that is down keeps it from nothing but new sign-ins.`,
 	return cmd
 }
 
-// gcPercent is GOGC where nobody has set it. What lives is a few dozen megabytes, and
-// a certificate leaves a hundred kilobytes behind: collecting less often buys a tenth
-// of the time with memory that a server has.
-const gcPercent = 400
-
 // serve runs the broker until ctx ends. ready is called once it listens.
 func serve(ctx context.Context, set settings, ready func(url string)) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	go keepGarbage(ctx)
 	began := time.Now()
 	cfg, err := set.config()
 	if err != nil {

@@ -127,8 +127,8 @@ func (h *house) enrolMany(n int, key ed25519.PrivateKey) {
 			INSERT INTO hosts (id, name, address, labels, logins, host_key, created_at, changed_at)
 			SELECT 'host-' || lpad(i::text, 12, '0'), 'sim-' || i, '192.0.2.1:22', '{}', '{dba}', $2, now(), now()
 			FROM generate_series(1, $1::int) AS i RETURNING id)
-		INSERT INTO enrolled_hosts (host_id, host_key, facts, enrolled_at, let_in_by, let_in_by_name)
-		SELECT id, $2, '{}', now(), (SELECT id FROM people LIMIT 1), 'x' FROM made`, n, line)
+		INSERT INTO enrolled_hosts (host_id, host_key, facts, enrolled_at, let_in_by, let_in_by_name, proposed)
+		SELECT id, $2, '{}', now(), (SELECT id FROM people LIMIT 1), 'x', '' FROM made`, n, line)
 	h.must(err)
 	// No looks from outside: there is nothing to look at.
 	_, err = root.Exec(h.t.Context(), `INSERT INTO host_probes (host_id, at, result, claimed_at) SELECT host_id, now(), 'pass', now() + interval '1 day' FROM enrolled_hosts`)

@@ -9,6 +9,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"sallyport/api"
+	"sallyport/api/hostapi"
 )
 
 // phonePolicy has something of everything that pages show.
@@ -90,6 +91,12 @@ func TestEveryPageOnAPhone(t *testing.T) {
 	var me api.Me
 	erin.call(http.MethodGet, "/me", nil, &me, http.StatusOK)
 
+	_, pending, err := h.newcomer().Enrol(t.Context(), hostapi.EnrolmentInput{Name: "a-host-that-waits-and-has-a-long-name.example.com", Logins: []string{"dba"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	op.call(http.MethodPost, "/hosts/join-tokens", api.JoinTokenInput{Name: "db-9", Logins: []string{"dba"}, Labels: map[string]string{"class": "database"}}, nil, http.StatusCreated)
+
 	var pack api.Pack
 	h.signIn(auditor).call(http.MethodPost, "/audit/packs", map[string]string{"from": "2026-01-01", "to": "2100-01-01"}, &pack, http.StatusAccepted)
 
@@ -103,7 +110,7 @@ func TestEveryPageOnAPhone(t *testing.T) {
 		{approver, []string{"/", "/approvals", "/requests/" + waiting.ID, "/requests/" + several.ID, "/delegations"}},
 		{security, []string{"/approvals", "/requests/" + emergency.ID}},
 		{operator, []string{"/", "/hosts", "/hosts/db-1", "/hosts/db-1/reach?login=dba", "/policy", "/policy/proposals/new", "/people", "/people/" + me.Person.ID, "/notifications",
-			"/delegations", "/requests"}},
+			"/delegations", "/requests", "/hosts?state=sealed", "/hosts/join-tokens", "/hosts/pending", "/hosts/pending/" + pending.ID, "/hosts/labels?selector=class%3Ddatabase"}},
 		{auditor, []string{"/log", "/log/events/0", "/log/events/3", "/log?type=request.", "/log?host=db-1", "/log?request=" + emergency.ID, "/trends", "/evidence", "/evidence/" + pack.ID,
 			"/requests/" + emergency.ID, "/policy", "/people", "/reach?person=" + engineer}},
 	} {

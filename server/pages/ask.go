@@ -9,6 +9,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals/identity"
+	"sallyport/broker"
 	"sallyport/broker/hosts"
 	"sallyport/internal/refusal"
 	"sallyport/server/problem"
@@ -206,7 +207,7 @@ func (p *Pages) showForm(w http.ResponseWriter, r *http.Request, c identity.Call
 		a.Problem = problem.Note(r.Context(), refused)
 		status = a.Problem.Status
 	}
-	list, err := p.cfg.Broker.ListHosts(r.Context(), c, hosts.Filter{Search: a.Search, Limit: 200})
+	list, err := p.cfg.Broker.ListHosts(r.Context(), c, broker.HostFilter{Filter: hosts.Filter{Search: a.Search, Limit: 200}})
 	if err != nil {
 		return err
 	}

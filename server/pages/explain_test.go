@@ -9,6 +9,7 @@ import (
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/broker"
 	"sallyport/broker/hosts"
 )
 
@@ -59,7 +60,7 @@ func (h *house) PersonReach(_ context.Context, c identity.Caller, who string, f 
 	if who != "" && !reads(c) {
 		return api.PersonReach{}, identity.ErrUnknownPerson
 	}
-	list, err := h.ListHosts(context.Background(), c, f)
+	list, err := h.ListHosts(context.Background(), c, broker.HostFilter{Filter: f})
 	out := api.PersonReach{Person: c.API(), Policy: api.PolicyRef{Version: 3}}
 	for _, host := range list.Items {
 		reach := api.ReachHost{HostID: host.ID, Host: host.Name, Labels: host.Labels}

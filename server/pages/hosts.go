@@ -2,12 +2,14 @@ package pages
 
 import (
 	"net/http"
+	"net/url"
 
 	"github.com/go-chi/chi/v5"
 
 	"sallyport/api"
 	"sallyport/approvals"
 	"sallyport/approvals/identity"
+	"sallyport/broker"
 	"sallyport/broker/hosts"
 	"sallyport/broker/sessions"
 	"sallyport/internal/refusal"
@@ -18,18 +20,64 @@ import (
 // hostsPage is the list of hosts.
 type hostsPage struct {
 	Search, Selector string
+	State            api.HostState // only hosts in it; empty: in any
+	States           []stateView   // for operators and auditors
+	Waiting          int           // hosts that wait to be let in
 	Items            []api.Host
 	First, Next      string
 	Problem          *api.Problem
 }
 
+// stateView is a state in which there are hosts, or that was chosen.
+type stateView struct {
+	State   api.HostState
+	Count   int
+	Address string
+	Here    bool
+}
+
+func (p hostsPage) states() []api.HostState {
+	if p.State == "" {
+		return nil
+	}
+	return []api.HostState{p.State}
+}
+
+// address is that of the same list, but of hosts in another state.
+func (p hostsPage) address(state api.HostState) string {
+	to := url.Values{}
+	for name, value := range map[string]string{"q": p.Search, "labels": p.Selector, "state": string(state)} {
+		if value != "" {
+			to.Set(name, value)
+		}
+	}
+	if len(to) == 0 {
+		return "/hosts"
+	}
+	return "/hosts?" + to.Encode()
+}
+
+// views says how many hosts there are in each state. Those that wait to be let in are
+// a list of their own.
+func (p hostsPage) views(count map[api.HostState]int) (views []stateView) {
+	all := stateView{Address: p.address(""), Here: p.State == ""}
+	for _, state := range api.HostStates {
+		n := count[state]
+		if state == api.HostPending || n == 0 && state != p.State {
+			continue
+		}
+		all.Count += n
+		views = append(views, stateView{state, n, p.address(state), state == p.State})
+	}
+	return append([]stateView{all}, views...)
+}
+
 func (p *Pages) hosts(w http.ResponseWriter, r *http.Request, c identity.Caller) error {
 	q := r.URL.Query()
-	page := hostsPage{Search: q.Get("q"), Selector: q.Get("labels")}
+	page := hostsPage{Search: q.Get("q"), Selector: q.Get("labels"), State: api.HostState(q.Get("state"))}
 	status := http.StatusOK
-	list, err := p.cfg.Broker.ListHosts(r.Context(), c, hosts.Filter{
-		Search: page.Search, Selector: page.Selector, Cursor: q.Get("cursor"),
-	})
+	list, err := p.cfg.Broker.ListHosts(r.Context(), c, broker.HostFilter{States: page.states(),
+		Filter: hosts.Filter{Search: page.Search, Selector: page.Selector, Cursor: q.Get("cursor")}})
 	switch bad := refusal.As(err); {
 	case bad != nil && bad.Kind == refusal.Invalid:
 		// A selector with a slip in it: the person corrects it where it stands.
@@ -40,6 +88,13 @@ func (p *Pages) hosts(w http.ResponseWriter, r *http.Request, c identity.Caller)
 	}
 	page.Items = list.Items
 	page.First, page.Next = paging(r.URL, "cursor", list.Next)
+	if c.Has(api.Operator) || c.Has(api.Auditor) {
+		count, err := p.cfg.Fleet.Count(r.Context())
+		if err != nil {
+			return err
+		}
+		page.States, page.Waiting = page.views(count), count[api.HostPending]
+	}
 	web.Render(w, r, status, "hosts", page)
 	return nil
 }

@@ -20,6 +20,8 @@ import (
 	"sallyport/approvals/notify"
 	"sallyport/audit"
 	"sallyport/audit/event"
+	"sallyport/broker"
+	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
 	"sallyport/broker/sessions"
 	"sallyport/internal/clock"
@@ -380,13 +382,14 @@ func (h rooms) Request(_ context.Context, c identity.Caller, id string) (api.Req
 	return r, nil
 }
 
-func (h *house) ListHosts(_ context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error) {
+func (h *house) ListHosts(_ context.Context, c identity.Caller, f broker.HostFilter) (api.Page[api.Host], error) {
 	if strings.Contains(f.Selector, "((") {
 		return api.Page[api.Host]{}, refusal.New(refusal.Invalid, "bad-selector", "the labels could not be read", "write them like class=database").On("selector")
 	}
 	var page api.Page[api.Host]
 	for _, x := range h.hosts {
-		if strings.Contains(x.Name, f.Search) && (f.Selector == "" || slices.Contains(slices.Collect(maps.Values(x.Labels)), strings.TrimPrefix(f.Selector, "class="))) {
+		if strings.Contains(x.Name, f.Search) && (f.Selector == "" || slices.Contains(slices.Collect(maps.Values(x.Labels)), strings.TrimPrefix(f.Selector, "class="))) &&
+			(len(f.States) == 0 || slices.Contains(f.States, x.State)) {
 			page.Items = append(page.Items, x)
 		}
 	}
@@ -513,4 +516,92 @@ func (r rooms) Posture(_ context.Context, _ identity.Caller, name string) (api.H
 	return api.HostPosture{HostID: name, State: api.HostDrifted, SeenAt: &at, TakenAt: &at, Enrolled: &api.Enrolled{At: at, OS: "Debian 12"},
 		Checks: []api.HostCheck{{ID: "keys", Result: "fail", Findings: []string{"/root/.ssh/<b>keys</b>"}, Remedy: "remove it"}, {ID: "sudo", Result: "pass"}},
 		Probe:  &api.HostProbe{At: at, Result: "pass", Login: "dba"}}, nil
+}
+
+func (r rooms) Count(context.Context) (map[api.HostState]int, error) {
+	count := map[api.HostState]int{api.HostPending: 2}
+	for _, h := range r.hosts {
+		count[h.State]++
+	}
+	return count, nil
+}
+
+func (r rooms) OnlyOperators(_ context.Context, c identity.Caller, _, _ string) error {
+	if !c.Has(api.Operator) {
+		return hosts.ErrNotOperator
+	}
+	return nil
+}
+
+func (r rooms) MakeToken(ctx context.Context, c identity.Caller, in api.JoinTokenInput) (api.JoinToken, error) {
+	if in.Name == "db-1" {
+		return api.JoinToken{}, fleet.ErrTokenOfHost
+	}
+	if in.Address == "nowhere" {
+		return api.JoinToken{}, hosts.ErrAddress
+	}
+	now := r.clock.Now()
+	return api.JoinToken{ID: "join-4f8k2m9qhx1z", Token: "sjt_secret", Name: in.Name, Address: in.Address, Labels: in.Labels, Logins: in.Logins,
+		MadeBy: c.API(), MadeAt: now, ExpiresAt: now.Add(time.Hour), State: "waiting"}, r.OnlyOperators(ctx, c, "", "")
+}
+
+func (r rooms) Tokens(ctx context.Context, c identity.Caller) ([]api.JoinToken, error) {
+	now := r.clock.Now()
+	list := []api.JoinToken{
+		{ID: "join-000000000001", Name: "db-2", Labels: map[string]string{"class": "database", "env": "prod"}, Logins: []string{"dba", "root"}, State: "waiting"},
+		{ID: "join-000000000002", Name: "web-7", Address: "10.0.3.40:22", Labels: map[string]string{"class": "web"}, Logins: []string{"web"}, State: "used", HostID: "host-7k3m9q2x4f01"},
+		{ID: "join-000000000003", Name: "cache-1.eu-west", Labels: map[string]string{}, Logins: []string{"root"}, State: "expired"},
+	}
+	for i := range list {
+		list[i].MadeBy, list[i].MadeAt = r.person("operator"), now.Add(-time.Duration(i*i*7+1)*time.Hour/4)
+		list[i].ExpiresAt = list[i].MadeAt.Add(time.Hour)
+	}
+	return list, r.OnlyOperators(ctx, c, "", "")
+}
+
+func (r rooms) WithdrawToken(ctx context.Context, c identity.Caller, id string) error {
+	if id != "join-000000000001" {
+		return fleet.ErrTokenOver
+	}
+	return r.OnlyOperators(ctx, c, "", "")
+}
+
+const waitingKey = "SHA256:iVqz0XXaPqL5y8k3vT2mWcE9dRb7uYhNfJsGoKtAeQ4"
+
+func (r rooms) Pending(ctx context.Context, c identity.Caller) ([]api.PendingHost, error) {
+	now := r.clock.Now()
+	return []api.PendingHost{
+		{ID: "enr-4f8k2m9qhx1z", Name: "db-3", Fingerprint: waitingKey, Address: "10.0.3.43:22", Source: "10.0.3.43", Logins: []string{"dba"}, OS: "Debian GNU/Linux 12 (bookworm)",
+			OpenSSH: "OpenSSH_9.2p1 Debian-2+deb12u3", AskedAt: now.Add(-4 * time.Minute), ExpiresAt: now.Add(24 * time.Hour)},
+		{ID: "enr-000000000002", Name: "<b>payments</b>", Fingerprint: waitingKey, Address: "203.0.113.66:22", Source: "203.0.113.66", AskedAt: now.Add(-3 * time.Hour), ExpiresAt: now.Add(21 * time.Hour)},
+	}, r.OnlyOperators(ctx, c, "", "")
+}
+
+func (r rooms) Approve(ctx context.Context, c identity.Caller, id string, in api.PendingDecision) (api.Host, error) {
+	if in.Fingerprint != waitingKey {
+		return api.Host{}, fleet.ErrFingerprint
+	}
+	return r.hosts[0], r.OnlyOperators(ctx, c, "", "")
+}
+
+func (r rooms) Refuse(ctx context.Context, c identity.Caller, id, reason string) error {
+	if reason == "" {
+		return approvals.ErrNoWhy
+	}
+	return r.OnlyOperators(ctx, c, "", "")
+}
+
+func (r rooms) Relabel(ctx context.Context, c identity.Caller, in api.LabelsInput) ([]api.Host, error) {
+	if in.Selector == "((" {
+		return nil, hosts.ErrSelector
+	}
+	list := slices.Clone(r.hosts)
+	for i := range list {
+		list[i].Labels = maps.Clone(list[i].Labels)
+		maps.Copy(list[i].Labels, in.Set)
+		for _, key := range in.Remove {
+			delete(list[i].Labels, key)
+		}
+	}
+	return list, r.OnlyOperators(ctx, c, "", "")
 }

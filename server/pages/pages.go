@@ -22,6 +22,7 @@ import (
 	"sallyport/approvals/identity"
 	"sallyport/approvals/notify"
 	"sallyport/audit"
+	"sallyport/broker"
 	"sallyport/broker/hosts"
 	"sallyport/broker/sessions"
 	"sallyport/internal/clock"
@@ -63,16 +64,11 @@ type Approvals interface {
 // Broker is what pages need of the broker.
 type Broker interface {
 	Request(ctx context.Context, c identity.Caller, id string) (api.Request, error)
-	ListHosts(ctx context.Context, c identity.Caller, f hosts.Filter) (api.Page[api.Host], error)
+	ListHosts(ctx context.Context, c identity.Caller, f broker.HostFilter) (api.Page[api.Host], error)
 	Host(ctx context.Context, c identity.Caller, nameOrID string) (api.Host, error)
 	HostSessions(ctx context.Context, c identity.Caller, nameOrID string, f sessions.Filter) (api.Page[api.Session], error)
 	PersonReach(ctx context.Context, c identity.Caller, idOrEmail string, f hosts.Filter) (api.PersonReach, error)
 	Outcome(ctx context.Context, intent audit.Entry) (*api.Outcome, error)
-}
-
-// Fleet is what pages need of enrolled hosts.
-type Fleet interface {
-	Posture(ctx context.Context, c identity.Caller, nameOrID string) (api.HostPosture, error)
 }
 
 // Log is what pages need of the log.
@@ -95,9 +91,11 @@ type Config struct {
 	Decisions Decisions
 	Broker    Broker
 	Fleet     Fleet
+	Registry  Registry
 	Log       Log
 	Evidence  Evidence
 	Clock     clock.Clock
+	URL       string // where hosts reach the broker
 	// Closing, once closed, ends the waiting of open pages for changes, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -108,8 +106,8 @@ type Pages struct{ cfg Config }
 
 // New returns the pages.
 func New(cfg Config) (*Pages, error) {
-	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Fleet == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Clock == nil {
-		return nil, errors.New("pages need approvals, decisions, a broker, a fleet, a log, evidence and a clock")
+	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Fleet == nil || cfg.Registry == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Clock == nil || cfg.URL == "" {
+		return nil, errors.New("pages need approvals, decisions, a broker, a fleet, a registry, a log, evidence, a clock and a URL")
 	}
 	return &Pages{cfg}, nil
 }
@@ -143,6 +141,7 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Post("/people/{person}/remove", p.signedIn(p.removePerson))
 	r.Post("/people/{person}/restore", p.signedIn(p.restorePerson))
 	r.Get("/hosts", p.signedIn(p.hosts))
+	p.fleetRoutes(r)
 	r.Get("/hosts/{host}", p.signedIn(p.host))
 	r.Get("/hosts/{host}/reach", p.signedIn(p.door))
 	r.Get("/why", p.signedIn(p.why))

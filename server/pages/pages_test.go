@@ -367,7 +367,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 	h, v := open(t)
 	closing := make(chan struct{})
 	close(closing)
-	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock, Closing: closing})
+	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock, URL: "https://sallyport.example.com", Closing: closing})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +382,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 func TestNewRefusesMissingRooms(t *testing.T) {
 	t.Parallel()
 	h, _ := open(t)
-	for _, cfg := range []Config{{}, {Broker: rooms{h}, Fleet: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock}, {Approvals: h, Log: h, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Fleet: rooms{h}, Log: h}} {
+	for _, cfg := range []Config{{}, {Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock, URL: "https://sallyport.example.com"}, {Approvals: h, Log: h, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Fleet: rooms{h}, Log: h}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("accepted %+v", cfg)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/approvals/identity"
+	"sallyport/broker"
 	"sallyport/broker/hosts"
 )
 
@@ -22,13 +23,14 @@ func (a *API) hosts() {
 		OperationID: "listHosts", Method: http.MethodGet, Path: "/hosts", Tags: tag,
 		Summary: "Hosts that the caller may ask for, with logins, state and the rule that would apply",
 	}, func(ctx context.Context, c identity.Caller, in *struct {
-		Selector string `query:"selector" maxLength:"1000" example:"env=prod,class in (web,database)" doc:"Kubernetes label-selector syntax"`
-		Search   string `query:"search" maxLength:"63" doc:"Part of the name"`
-		Cursor   string `query:"cursor" maxLength:"200" doc:"next of the page before"`
-		Limit    int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		Selector string          `query:"selector" maxLength:"1000" example:"env=prod,class in (web,database)" doc:"Kubernetes label-selector syntax"`
+		Search   string          `query:"search" maxLength:"63" doc:"Part of the name"`
+		State    []api.HostState `query:"state" maxItems:"8" example:"drifted,silent" doc:"Only hosts that are shown as one of these"`
+		Cursor   string          `query:"cursor" maxLength:"200" doc:"next of the page before"`
+		Limit    int             `query:"limit" minimum:"1" maximum:"200" default:"50"`
 	}) (*body[api.Page[api.Host]], error) {
-		return page(a.Broker.ListHosts(ctx, c, hosts.Filter{
-			Selector: in.Selector, Search: in.Search, Cursor: in.Cursor, Limit: in.Limit}))
+		return page(a.Broker.ListHosts(ctx, c, broker.HostFilter{States: in.State, Filter: hosts.Filter{
+			Selector: in.Selector, Search: in.Search, Cursor: in.Cursor, Limit: in.Limit}}))
 	})
 	register(a, huma.Operation{
 		OperationID: "getHost", Method: http.MethodGet, Path: "/hosts/{host}", Tags: tag,

@@ -25,7 +25,7 @@ func fleet(handle func(string, func(http.ResponseWriter, *http.Request, string))
 			return
 		}
 		made := token
-		made.Name, made.Labels, made.Logins, made.Token = in.Name, in.Labels, in.Logins, "sjt_secret"
+		made.Name, made.Address, made.Labels, made.Logins, made.Token = in.Name, in.Address, in.Labels, in.Logins, "sjt_secret"
 		answer(w, 201, made)
 	})
 	operators("GET /hosts/join-tokens", func(w http.ResponseWriter, _ *http.Request) {

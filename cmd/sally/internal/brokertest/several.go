@@ -3,6 +3,7 @@ package brokertest
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"sallyport/api"
@@ -49,8 +50,9 @@ func wanted(w http.ResponseWriter, q *api.Request, nameOrID string) *api.Host {
 // listHosts narrows the list as far as tests need it: label=value,….
 func listHosts(r *http.Request) api.Page[api.Host] {
 	page := api.Page[api.Host]{Items: []api.Host{}}
+	states := r.FormValue("state")
 	for _, h := range hosts {
-		fits := true
+		fits := states == "" || slices.Contains(strings.Split(states, ","), string(h.State))
 		for part := range strings.SplitSeq(r.FormValue("selector"), ",") {
 			label, value, ok := strings.Cut(part, "=")
 			fits = fits && (!ok || h.Labels[label] == value)

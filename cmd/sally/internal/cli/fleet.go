@@ -40,6 +40,7 @@ logins; a new one gets those given here. The token is shown now and never again.
 		},
 	}
 	flags := c.Flags()
+	flags.StringVar(&in.Address, "address", "", "where ssh reaches a new host (default: as the host says)")
 	flags.StringToStringVar(&in.Labels, "label", nil, "a label of a new host, name=value; may be repeated")
 	flags.StringSliceVar(&in.Logins, "login", nil, "a Unix account of a new host; may be repeated")
 	flags.StringVar(&in.Expires, "expires", "", "how long it is good: 1m to 24h (default 1h)")

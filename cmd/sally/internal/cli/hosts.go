@@ -36,16 +36,21 @@ func (s *sally) hostsCommand() *cobra.Command {
 
 func (s *sally) hostsListCommand() *cobra.Command {
 	var f api.HostFilter
+	var states []string
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List hosts",
 		Example: `  sally hosts list --selector 'class=database,env in (prod,stage)'
+  sally hosts list --state drifted,silent
   sally hosts list --search db --output json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := s.client()
 			if err != nil {
 				return err
+			}
+			for _, state := range states {
+				f.States = append(f.States, api.HostState(state))
 			}
 			all, more, err := pages(f.Limit, func(cursor string, limit int) (api.Page[api.Host], error) {
 				f.Cursor, f.Limit = cursor, limit
@@ -68,7 +73,7 @@ func (s *sally) hostsListCommand() *cobra.Command {
 			}
 			s.out.Table([]string{"HOST", "STATE", "LOGINS", "LABELS", "SESSIONS"}, rows)
 			if more != "" {
-				s.err.Line("there are more: --limit, --search, --selector")
+				s.err.Line("there are more: --limit, --search, --selector, --state")
 			}
 			return nil
 		},
@@ -76,9 +81,15 @@ func (s *sally) hostsListCommand() *cobra.Command {
 	flags := c.Flags()
 	flags.StringVarP(&f.Selector, "selector", "l", "", "only hosts whose labels fit, in Kubernetes syntax")
 	flags.StringVar(&f.Search, "search", "", "only hosts with this in their name")
+	flags.StringSliceVar(&states, "state", nil, "only hosts in this state: drifted, silent, unknown, quarantined, open or sealed; may be repeated")
+	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(hostStates, cobra.ShellCompDirectiveNoFileComp))
 	flags.IntVar(&f.Limit, "limit", 200, "how many at most")
 	return c
 }
+
+// hostStates are those that a host can be in; one that waits to be let in is none yet.
+var hostStates = []string{string(api.HostDrifted), string(api.HostSilent), string(api.HostUnknown), string(api.HostQuarantined),
+	string(api.HostOpen), string(api.HostSealed)}
 
 func hostState(state api.HostState) show.Cell {
 	style := show.Faint
