@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -177,7 +178,10 @@ func TestAttackSuperuserOnTheTree(t *testing.T) {
 	if p.State != api.PackFailed || !strings.Contains(p.Problem, "stored hashes") {
 		t.Fatalf("the pack is %+v", p)
 	}
-	found := get[api.Page[api.Event]](t, k.do(t, "auditor", "GET", "/api/v1/audit/events?type=pack.failed", ""), 200)
+	var found api.Page[api.Event]
+	for deadline := time.Now().Add(30 * time.Second); len(found.Items) == 0 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		found = get[api.Page[api.Event]](t, k.do(t, "auditor", "GET", "/api/v1/audit/events?type=pack.failed", ""), 200) // once it has its place
+	}
 	if len(found.Items) != 1 || found.Items[0].Data["code"] != "log-damaged" {
 		t.Errorf("the log says %+v", found.Items)
 	}

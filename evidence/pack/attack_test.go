@@ -94,7 +94,7 @@ func TestAttacksOnThePack(t *testing.T) {
 			return change(t, a, "proofs/7.tlog-proof", func([]byte) []byte { return []byte(file(t, a, "proofs/8.tlog-proof")) })
 		}, "receipts", "another entry"},
 		"an edited receipt": {func(a []byte) []byte {
-			return change(t, a, "proofs/7.tlog-proof", line(2, func(s string) string { return "A" + s[1:] }))
+			return change(t, a, "proofs/7.tlog-proof", line(2, func(s string) string { return string(s[0]^1) + s[1:] }))
 		}, "receipts", ""},
 		"an older checkpoint": {func(a []byte) []byte {
 			return change(t, a, "log/checkpoint", func([]byte) []byte { return w.Checkpoint(20) })
