@@ -91,10 +91,6 @@ var states = map[string]struct{ word, icon string }{
 	"silent":      {"Silent", "bell"},
 	"unknown":     {"Unknown", "info"},
 	"quarantined": {"Quarantined", "key"},
-
-	"waiting":   {"Waiting", "clock"},
-	"used":      {"Used", "check"},
-	"withdrawn": {"Withdrawn", "cancelled"},
 }
 
 // state is its word with its icon.
