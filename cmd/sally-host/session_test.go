@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -222,6 +223,36 @@ func TestWhatLogindMovedEnds(t *testing.T) {
 	w.broker.End(request(cert), hostapi.EndRevoked)
 	w.gone(client)
 	if e := w.ended(cert); e.Killed < 3 || e.Survived != 0 || len(w.pids("sleep\x00666")) > 0 {
+		t.Errorf("the end says %+v", e)
+	}
+}
+
+// Root moves the connection out of its cgroup: the session goes on, is brought back, and
+// ends like any other.
+func TestWhatRootMovedOutOfItsCgroupEnds(t *testing.T) {
+	t.Parallel()
+	w := watch(t, session.ByCgroup)
+	cert := w.grant(nil)
+	client := w.open(cert)
+	w.started(cert)
+	all, err := session.Store{Place: w.place}.All()
+	must(t, err)
+	inside := all[0].Cgroups[0] + "/cgroup.procs"
+	out, err := w.Command(t.Context(), "sh", "-ec", "for pid in $(cat "+inside+"); do echo $pid >/sys/fs/cgroup/cgroup.procs; done").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.eventually("the connection to be brought back", func() bool {
+		text, err := os.ReadFile(w.Path(inside))
+		must(t, err)
+		return len(text) > 0
+	})
+	if out, err := w.run(client, "echo here"); err != nil || out != "here\n" {
+		t.Errorf("the session: %q, %v", out, err)
+	}
+	w.broker.End(request(cert), hostapi.EndRevoked)
+	w.gone(client)
+	if e := w.ended(cert); e.Reason != hostapi.EndRevoked || e.Survived != 0 {
 		t.Errorf("the end says %+v", e)
 	}
 }

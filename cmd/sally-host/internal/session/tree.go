@@ -116,7 +116,9 @@ func (t Tree) release(s Session, pids []int) {
 	}
 	apart := t.apart(all, s)
 	for _, pid := range pids {
-		if apart[pid] {
+		// Who came in by a sshd of this session may have a cgroup of their own by now.
+		at := cgroupOf(t.Place, pid)
+		if apart[pid] && (at == "" || slices.ContainsFunc(s.Cgroups, func(dir string) bool { return at == dir || strings.HasPrefix(at, dir+"/") })) {
 			_ = os.WriteFile(filepath.Join(cgroupRoot(t.Place), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0) // or the next time
 		}
 	}
@@ -134,7 +136,10 @@ func (t Tree) Lives(s *Session) (lives, news bool, err error) {
 			t.release(*s, pids)
 			lives = lives || len(pids) > 0
 		}
-		return lives, false, nil
+		if !lives {
+			lives, err = t.bringBack(*s)
+		}
+		return lives, false, err
 	}
 	found, err := t.find(*s)
 	if err != nil {
@@ -147,6 +152,20 @@ func (t Tree) Lives(s *Session) (lives, news bool, err error) {
 	news = !slices.Equal(seen, s.Seen)
 	s.Seen = seen
 	return len(seen) > 0, news, nil
+}
+
+// bringBack puts what runs of the session outside of its cgroups into them again, and
+// reports whether anything does: root can move processes, and [Tree.release] can do so
+// in the moment in which a session begins.
+func (t Tree) bringBack(s Session) (any bool, err error) {
+	found, err := t.find(s)
+	if err != nil || len(found) == 0 {
+		return err != nil, err
+	}
+	for _, st := range found { // or at the next look; End finds them anyway
+		_ = os.WriteFile(filepath.Join(s.Cgroups[0], "cgroup.procs"), []byte(strconv.Itoa(st.PID)), 0)
+	}
+	return true, nil
 }
 
 // find returns what runs of the session, by number.
