@@ -16,7 +16,7 @@ import (
 const (
 	permitPTY            = "permit-pty"
 	sourceAddressOption  = "source-address"
-	verifyRequiredOption = "verify-required" // since OpenSSH 8.9
+	verifyRequiredOption = "verify-required" // since OpenSSH 8.4
 )
 
 // forwardings are the extensions that permit a kind of forwarding, by the words

@@ -271,7 +271,7 @@ func TestDiskFullLetsNobodyInUnseen(t *testing.T) {
 // sshd lets somebody in without a certificate: the broker is told at once, and alarmed.
 func TestASessionWithoutACertificateIsTold(t *testing.T) {
 	t.Parallel()
-	w := watchWith(t, session.ByCgroup, "AuthorizedKeysFile /etc/ssh/planted\n"+asks)
+	w := watchOn(t, "", session.ByCgroup, "AuthorizedKeysFile /etc/ssh/planted\n"+asks)
 	must(t, os.WriteFile(w.Path("/etc/ssh/planted"), ssh.MarshalAuthorizedKey(w.key.PublicKey()), 0o644))
 	client, err := ssh.Dial("tcp", w.Addr(), &ssh.ClientConfig{User: "dba", Auth: []ssh.AuthMethod{ssh.PublicKeys(w.key)},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey()})
@@ -290,7 +290,7 @@ func TestASessionWithoutACertificateIsTold(t *testing.T) {
 // sshd is set up to pass by the door; the hook is there still.
 func TestTheHookRefusesWhatTheDoorWould(t *testing.T) {
 	t.Parallel()
-	w := watchWith(t, session.ByCgroup, "PidFile /run/sshd.pid\n") // principals from a file
+	w := watchOn(t, "", session.ByCgroup, "PidFile /run/sshd.pid\n") // principals from a file
 	for what, c := range map[string]struct {
 		cert *ssh.Certificate
 		says string

@@ -63,9 +63,12 @@ type joining struct {
 }
 
 // join starts a stock host, with what stands at the top of its sshd_config, and a broker.
-func join(t testing.TB, top string) *joining {
+func join(t testing.TB, top string) *joining { return joinOn(t, "", top) }
+
+// joinOn is join on a host with another system's files.
+func joinOn(t testing.TB, system, top string) *joining {
 	t.Helper()
-	j := &joining{guarded: guardWith(t, "PidFile /run/sshd.pid\n"), admin: newSigner(t), token: "join-token", hostCA: newSigner(t)}
+	j := &joining{guarded: guardOn(t, system, "PidFile /run/sshd.pid\n"), admin: newSigner(t), token: "join-token", hostCA: newSigner(t)}
 	_, port, err := net.SplitHostPort(j.Addr())
 	must(t, err)
 	// Nothing of ours is there.

@@ -84,7 +84,10 @@ func must(t testing.TB, err error) {
 // from it.
 func guard(t testing.TB) *guarded { return guardWith(t, asks) }
 
-func guardWith(t testing.TB, settings string) *guarded {
+func guardWith(t testing.TB, settings string) *guarded { return guardOn(t, "", settings) }
+
+// guardOn is guardWith on a host with another system's files.
+func guardOn(t testing.TB, system, settings string) *guarded {
 	t.Helper()
 	g := &guarded{t: t, id: ids.New(ids.Host), ca: newSigner(t), log: certtest.NewLog(t, "sallyport.example.com/log"), key: newSigner(t)}
 	g.log.Grow(1000)
@@ -93,7 +96,7 @@ func guardWith(t testing.TB, settings string) *guarded {
 	public, err := certs.ParseKey(hostKey.Public)
 	must(t, err)
 	hostCertificate := certs.Line(g.log.CertifyHost(certs.Host{Serial: 7, Key: public, HostID: g.id, Names: []string{"db-1"}, Now: time.Now(), Lifetime: time.Hour}, newSigner(t), rand.Reader))
-	g.Host, err = sshd.Start(t.Context(), sshd.Config{Name: "db-1", HostKey: hostKey, HostCertificate: hostCertificate, UserCA: certs.Line(g.ca.PublicKey()),
+	g.Host, err = sshd.Start(t.Context(), sshd.Config{Name: "db-1", System: system, HostKey: hostKey, HostCertificate: hostCertificate, UserCA: certs.Line(g.ca.PublicKey()),
 		Logins: []string{"dba", "root"}, Principals: map[string][]string{"dba": {"dba@" + g.id}}, Accounts: []string{"_sallyport"}, Settings: settings})
 	must(t, err)
 	t.Cleanup(g.Stop)

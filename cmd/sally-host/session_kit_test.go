@@ -30,12 +30,13 @@ const pamLine = "session required pam_exec.so quiet stdout " + place.Program + "
 // watch starts a host with its daemon; with cgroups, if it is to have some.
 func watch(t testing.TB, isolation string) *watched {
 	t.Helper()
-	return watchWith(t, isolation, asks)
+	return watchOn(t, "", isolation, asks)
 }
 
-func watchWith(t testing.TB, isolation, settings string) *watched {
+// watchOn is watch on a host with another system's files, and settings.
+func watchOn(t testing.TB, system, isolation, settings string) *watched {
 	t.Helper()
-	w := &watched{guarded: guardWith(t, settings), serial: 100}
+	w := &watched{guarded: guardOn(t, system, settings), serial: 100}
 	s, err := w.place.Read()
 	must(t, err)
 	key, err := s.Key(w.place)

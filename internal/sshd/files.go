@@ -42,7 +42,9 @@ func NewHostKey() (*HostKey, error) {
 
 // sshdConfig is what a host that asks nobody needs: each login's principals are
 // in a file, and there is no other way in. Without AuthorizedKeysFile none, who
-// has been in once could plant a key and come back without the broker.
+// has been in once could plant a key and come back without the broker. Before 8.7 it is
+// ChallengeResponseAuthentication that says whether PAM may ask for a password; since then
+// that is another name of the line above.
 const sshdConfig = `%[3]sPort %[2]s
 ListenAddress %[1]s
 HostKey /etc/ssh/host_key
@@ -53,6 +55,7 @@ AuthorizedKeysFile none
 AuthenticationMethods publickey
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+ChallengeResponseAuthentication no
 PermitRootLogin prohibit-password
 PermitUserRC no
 UsePAM yes

@@ -1,24 +1,27 @@
 # Becomes a host: runs as process 1 of new mount, UTS, IPC and PID namespaces and
 # ends as sshd. Everything it mounts and writes is in memory, and gone with it.
-#   $1 host name; standard input: a tar of the host's own files
+#   $1 host name; $2 folder with the system's files, / for this machine's;
+#   standard input: a tar of the host's own files
 set -eu
 umask 022
 exec 2>&1
 
 # From here on nothing that is mounted is seen outside.
 mount --make-rprivate /
+exec 3<"$2" # may be below /tmp, which is about to go
 mount -t tmpfs -o mode=755,size=512m host /tmp
 mkdir /tmp/root
-layer() { # layer FOLDER: this machine's files, with ours written on top of them
+layer() { # layer FOLDER: the system's files, with ours written on top of them
 	mkdir -p "/tmp/layers/$1/upper" "/tmp/layers/$1/work"
-	mount -t overlay -o "lowerdir=/$1,upperdir=/tmp/layers/$1/upper,workdir=/tmp/layers/$1/work" overlay "/tmp/root/$1"
+	mount -t overlay -o "lowerdir=/proc/self/fd/3/$1,upperdir=/tmp/layers/$1/upper,workdir=/tmp/layers/$1/work" overlay "/tmp/root/$1"
 }
 layer .
 for dir in usr var etc; do # where they are file systems of their own
-	if mountpoint -q "/$dir"; then layer "$dir"; fi
+	if mountpoint -q "$2/$dir"; then layer "$dir"; fi
 done
+exec 3<&-
 
-# The machine's programs, but nobody's files: all else at the top is empty.
+# The system's programs, but nobody's files: all else at the top is empty.
 cd /tmp/root
 for dir in *; do
 	case $dir in

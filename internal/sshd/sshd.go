@@ -1,5 +1,5 @@
 // Package sshd starts hosts for the demo and the tests: the machine's own, real
-// sshd, each in namespaces and a file system of its own with its own name,
+// sshd, or another release's, each in namespaces and a file system of its own with its own name,
 // people and /etc, yet on the machine's loopback addresses.
 //
 // A host is in memory only and ends with this process, however that ends. Many
@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -61,6 +62,9 @@ type Config struct {
 	// Settings are lines of sshd_config that come before the kit's own: sshd takes
 	// the first value that it finds.
 	Settings string
+	// System is a folder with the files of another system (see [Debian]), whose programs
+	// the host has in place of this machine's.
+	System string
 	// Log receives sshd's log besides Host.Log; nil means nobody else does.
 	Log io.Writer
 }
@@ -118,7 +122,10 @@ func Start(ctx context.Context, cfg Config) (*Host, error) {
 	if os.Geteuid() != 0 {
 		return nil, ErrNotRoot
 	}
-	if _, err := os.Stat("/usr/sbin/sshd"); err != nil {
+	if cfg.System == "" {
+		cfg.System = "/"
+	}
+	if _, err := os.Stat(filepath.Join(cfg.System, "/usr/sbin/sshd")); err != nil {
 		return nil, ErrNotInstalled.Because(err)
 	}
 	ip, port, err := net.SplitHostPort(cfg.Listen)
@@ -153,7 +160,7 @@ func launch(ctx context.Context, cfg Config, addr string) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{addr: addr, log: newLogBuffer(cfg.Log)}
-	cmd := exec.Command("/bin/sh", "-c", script, "host", cfg.Name)
+	cmd := exec.Command("/bin/sh", "-c", script, "host", cfg.Name, cfg.System)
 	cmd.Stdin = bytes.NewReader(files)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
 	cmd.Dir = "/"
