@@ -14,13 +14,16 @@
 # settings are those of internal/dex, so that both find the same program.
 DEX = cd tools && GOFLAGS= GOWORK=off CGO_ENABLED=0 go tool -n dex
 
+# Static programs: one that was built here runs on hosts with an older libc, too.
+BUILD = CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
 build:
-	go build -trimpath -o bin/ ./cmd/...
+	$(BUILD)
 
 demo:
 	@scripts/install-deps demo
 	@echo 'Building (two minutes the first time, then seconds) …'
-	@go build -trimpath -o bin/ ./cmd/...
+	@$(BUILD)
 	@$(DEX) >/dev/null
 	@exec bin/sallyportd demo
 
