@@ -1,7 +1,9 @@
 package evidence_test
 
 import (
+	"archive/zip"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,6 +118,51 @@ func TestPruneWithAWrongOrMissingArchive(t *testing.T) {
 			}
 			must(t, s.check())
 		})
+	}
+}
+
+// Before the record somebody changes one list in the archive, and leaves all else as it is.
+func TestPruneWithAnEditedArchive(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, 600)
+	changed := false
+	_, err := s.pruner(func(c *evidence.PrunerConfig) {
+		c.Fault = func(step string) error {
+			if step != "archived" {
+				return nil
+			}
+			path := s.archives()[0]
+			old, err := zip.OpenReader(path)
+			must(t, err)
+			defer old.Close()
+			f, err := os.Create(path + ".new")
+			must(t, err)
+			edited := zip.NewWriter(f)
+			for _, file := range old.File {
+				if !strings.HasPrefix(file.Name, "populations/") || !strings.HasSuffix(file.Name, ".csv") {
+					must(t, edited.Copy(file))
+					continue
+				}
+				w, err := edited.CreateHeader(&zip.FileHeader{Name: file.Name, Method: file.Method, Modified: file.Modified})
+				must(t, err)
+				r, err := file.Open()
+				must(t, err)
+				_, err = io.Copy(w, r)
+				must(t, err)
+				_, err = io.WriteString(w, "one,more,line\n")
+				must(t, err)
+				changed = true
+			}
+			must(t, errors.Join(edited.Close(), f.Close()))
+			return os.Rename(path+".new", path)
+		}
+	}).Prune(t.Context(), evidence.Until{Index: 512})
+	if !changed {
+		t.Fatal("the archive has no lists")
+	}
+	refused(t, err, evidence.ErrArchive)
+	if records, err := s.log.Prunes(t.Context()); err != nil || len(records) > 0 || s.oldest() != 0 {
+		t.Errorf("it was recorded or removed: %v, %v", records, err)
 	}
 }
 
