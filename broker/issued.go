@@ -16,6 +16,7 @@ type Issued struct {
 	KeyID, Principal            string
 	Fingerprint                 string // of its key
 	ValidAfter, ValidBefore     time.Time
+	Record                      bool // its sessions have to be recorded
 }
 
 // Issued finds a certificate by its serial, or returns nil.
@@ -25,9 +26,9 @@ func (b *Broker) Issued(ctx context.Context, tx pgx.Tx, serial uint64) (*Issued,
 	}
 	i := &Issued{Serial: serial}
 	err := tx.QueryRow(ctx, `
-		SELECT request_id, person_id, host_id, key_id, principal, fingerprint, valid_after, valid_before
+		SELECT request_id, person_id, host_id, key_id, principal, fingerprint, valid_after, valid_before, record
 		FROM certificates WHERE serial = $1`, serial).
-		Scan(&i.RequestID, &i.PersonID, &i.HostID, &i.KeyID, &i.Principal, &i.Fingerprint, &i.ValidAfter, &i.ValidBefore)
+		Scan(&i.RequestID, &i.PersonID, &i.HostID, &i.KeyID, &i.Principal, &i.Fingerprint, &i.ValidAfter, &i.ValidBefore, &i.Record)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

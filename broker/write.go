@@ -134,6 +134,7 @@ type certificateRows struct {
 	issued, after, before                          []time.Time
 	pre                                            [][]byte
 	event                                          []uuid.UUID
+	record                                         []bool
 }
 
 func (r *certificateRows) add(in *intent) {
@@ -143,13 +144,14 @@ func (r *certificateRows) add(in *intent) {
 	r.keyID, r.principal, r.print = append(r.keyID, in.pre.KeyID()), append(r.principal, in.pre.Principals()[0]), append(r.print, in.print)
 	r.issued, r.after, r.before = append(r.issued, u.Now), append(r.after, in.pre.ValidAfter()), append(r.before, in.pre.ValidBefore())
 	r.pre, r.event = append(r.pre, in.pre.Bytes()), append(r.event, in.event.ID)
+	r.record = append(r.record, in.terms.Rule.Record)
 }
 
 func (r *certificateRows) queue(batch *pgx.Batch) {
 	batch.Queue(`
 		INSERT INTO certificates (serial, request_id, person_id, host_id, key_id, principal, fingerprint,
-			issued_at, valid_after, valid_before, pre_certificate, event_id)
+			issued_at, valid_after, valid_before, pre_certificate, event_id, record)
 		SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-			$8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bytea[], $12::uuid[])`,
-		r.serial, r.request, r.person, r.host, r.keyID, r.principal, r.print, r.issued, r.after, r.before, r.pre, r.event)
+			$8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bytea[], $12::uuid[], $13::boolean[])`,
+		r.serial, r.request, r.person, r.host, r.keyID, r.principal, r.print, r.issued, r.after, r.before, r.pre, r.event, r.record)
 }

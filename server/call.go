@@ -50,7 +50,7 @@ func logged(logger *slog.Logger, clk clock.Clock, m *metrics) func(http.Handler)
 // levelOf keeps what machines ask every few seconds out of the usual log.
 func levelOf(path string) slog.Level {
 	switch {
-	case path == hostapi.RevocationsPath, path == hostapi.KRLPath, path == hostapi.KRLSignaturePath,
+	case strings.HasPrefix(path, hostapi.RecordingsPath+"/"), path == hostapi.RevocationsPath, path == hostapi.KRLPath, path == hostapi.KRLSignaturePath,
 		path == "/healthz", path == "/readyz", path == "/metrics", strings.HasPrefix(path, web.StaticPath):
 		return slog.LevelDebug
 	}

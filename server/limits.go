@@ -3,6 +3,7 @@ package server
 import (
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"sallyport/api"
@@ -44,6 +45,9 @@ func limitBody(next http.Handler) http.Handler {
 func maxBody(r *http.Request) int64 {
 	if r.URL.Path == hostapi.ReportsPath {
 		return hostapi.MaxBody
+	}
+	if strings.HasPrefix(r.URL.Path, hostapi.RecordingsPath+"/") {
+		return hostapi.MaxPiece
 	}
 	if r.URL.Path == rest.Prefix+"/policy/proposals" || r.URL.Path == pages.ProposalsPath {
 		return api.MaxPolicyBody

@@ -40,6 +40,7 @@ import (
 	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
+	"sallyport/broker/recordings"
 	"sallyport/broker/revocations"
 	"sallyport/evidence"
 	"sallyport/internal/clock"
@@ -78,6 +79,9 @@ type Config struct {
 	StateFile string
 	// Witnesses watch the log. Optional: then nobody does.
 	Witnesses Witnesses
+	// RecordingKeys are the auditors' public keys (age), to which hosts record sessions
+	// whose rules say so. Optional: then none of these sessions begins.
+	RecordingKeys []string
 	// Streams are where the log goes as it grows. Optional: nowhere.
 	Streams []stream.Outlet
 	// OIDC is the provider that people sign in with.
@@ -222,11 +226,16 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	}
 	s.work.Go(func() error { return untilStopped(background, "revocations", s.revocations.Run) })
 	enrolled, err := fleet.New(fleet.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Hosts: registry, Broker: s.broker,
-		Approvals: s.requests, URL: cfg.URL, Logger: cfg.Logger})
+		Approvals: s.requests, URL: cfg.URL, RecordingKeys: cfg.RecordingKeys, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}
 	s.fleet = enrolled
+	recorded, err := recordings.New(recordings.Config{Pool: cfg.Pool, Log: s.log, Approvals: s.requests, Clock: cfg.Clock, Logger: cfg.Logger})
+	if err != nil {
+		return err
+	}
+	s.work.Go(func() error { return untilStopped(background, "recordings", recorded.Run) })
 	s.work.Go(func() error { return untilStopped(background, "fleet", enrolled.Run) })
 	packs, err := evidence.New(evidence.Config{Pool: cfg.Pool, Log: s.log, Approvals: s.requests, Clock: cfg.Clock,
 		Dir: packsDir(cfg.StateFile), Version: cmp.Or(cfg.Version, "(devel)"), Logger: cfg.Logger,
@@ -236,12 +245,12 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	}
 	s.work.Go(func() error { return untilStopped(background, "evidence", packs.Run) })
 	calls, err := rest.New(rest.Config{URL: cfg.URL, Version: cfg.Version, Approvals: s.requests, Broker: s.broker,
-		Hosts: registry, Log: s.log, Evidence: packs, Fleet: enrolled, Revocations: s.revocations, Closing: s.closing})
+		Hosts: registry, Log: s.log, Evidence: packs, Fleet: enrolled, Revocations: s.revocations, Recordings: recorded, Closing: s.closing})
 	if err != nil {
 		return err
 	}
 	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Fleet: s.fleet, Registry: registry,
-		Log: s.log, Evidence: packs, Clock: cfg.Clock, URL: cfg.URL, Closing: s.closing})
+		Log: s.log, Evidence: packs, Recordings: recorded, Clock: cfg.Clock, URL: cfg.URL, Closing: s.closing})
 	if err != nil {
 		return err
 	}

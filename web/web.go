@@ -40,21 +40,25 @@ var assets = load()
 
 func load() map[string]asset {
 	all := map[string]asset{}
-	entries, err := fs.ReadDir(files, "static")
-	if err != nil {
-		panic("web: " + err.Error()) // embedded: cannot happen after the build
-	}
-	for _, e := range entries {
-		body, err := files.ReadFile("static/" + e.Name())
-		if err != nil {
-			panic("web: " + err.Error())
+	err := fs.WalkDir(files, "static", func(file string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
 		}
-		sum, ext := sha256.Sum256(body), path.Ext(e.Name())
-		all[e.Name()] = asset{
-			url:         StaticPath + strings.TrimSuffix(e.Name(), ext) + "." + hex.EncodeToString(sum[:6]) + ext,
+		body, err := files.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(file, "static/")
+		sum, ext := sha256.Sum256(body), path.Ext(name)
+		all[name] = asset{
+			url:         StaticPath + strings.TrimSuffix(name, ext) + "." + hex.EncodeToString(sum[:6]) + ext,
 			contentType: mime.TypeByExtension(ext),
 			body:        body,
 		}
+		return nil
+	})
+	if err != nil {
+		panic("web: " + err.Error()) // embedded: cannot happen after the build
 	}
 	return all
 }

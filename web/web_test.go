@@ -144,6 +144,9 @@ func TestStatic(t *testing.T) {
 func TestAssetsReferToNothingOutside(t *testing.T) {
 	t.Parallel()
 	for name, a := range assets {
+		if a.contentType == "text/plain; charset=utf-8" {
+			continue // which does nothing
+		}
 		text := strings.ReplaceAll(string(a.body), "http://www.w3.org/2000/svg", "")
 		if regexp.MustCompile(`https?://|@import|url\(|eval\(|innerHTML`).MatchString(text) {
 			t.Errorf("%s refers to something outside, or runs text", name)

@@ -98,6 +98,11 @@ func (c *Client) Revocations(ctx context.Context, after uint64, wait time.Durati
 // call signs and makes a call, and returns the answer of one that succeeded. Before the
 // host has an id there is nothing to sign as.
 func (c *Client) call(ctx context.Context, method, target string, body []byte, longer time.Duration) (int, []byte, error) {
+	return c.callAs(ctx, method, target, "application/json", body, longer)
+}
+
+// callAs is call with a body of that type.
+func (c *Client) callAs(ctx context.Context, method, target, kind string, body []byte, longer time.Duration) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout+longer)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(c.URL, "/")+target, bytes.NewReader(body))
@@ -105,7 +110,7 @@ func (c *Client) call(ctx context.Context, method, target string, body []byte, l
 		return 0, nil, fmt.Errorf("make the call: %w", err)
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	if c.ID != "" {
 		if err := Sign(req, c.ID, c.Key, body, c.Now(), rand.Reader); err != nil {
@@ -128,8 +133,8 @@ func (c *Client) call(ctx context.Context, method, target string, body []byte, l
 		return resp.StatusCode, answer, nil
 	}
 	p := &Problem{}
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if kind != "application/problem+json" || json.Unmarshal(answer, p) != nil {
+	answered, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if answered != "application/problem+json" || json.Unmarshal(answer, p) != nil {
 		p = &Problem{Detail: fmt.Sprintf("%s answered %s", req.URL.Host, resp.Status)}
 	}
 	p.Status = resp.StatusCode

@@ -89,7 +89,10 @@ var circumstances = map[string]Circumstances{
 	"host.probed":          {By: itself, Host: true},
 	"session.started":      reported,
 	"session.ended":        reported,
-	"session.alarm":        reported,
+	"session.alarm":        {By: []Kind{Host, Broker}, Host: true},
+	"session.recorded":     reported,
+
+	"session.recording_expired": {By: itself, Host: true},
 
 	"policy.proposed":  byRole,
 	"policy.decided":   {By: person, Policy: true, Person: true},
@@ -121,6 +124,8 @@ var circumstances = map[string]Circumstances{
 	"disclosed.people":   byRole,
 	"disclosed.sessions": {By: person, Policy: true, Host: true},
 	"disclosed.messages": byRole,
+
+	"disclosed.recording": {By: person, Policy: true, Host: true},
 
 	"pack.requested":  byRole,
 	"pack.made":       onDemand,

@@ -38,6 +38,7 @@ func Catalogue() []Data {
 		JoinTokenMade{}, JoinTokenWithdrawn{}, EnrolmentRefused{}, HostEnrolled{}, HostAlarm{}, ReportsLost{}, ReportRefused{},
 		PostureChanged{}, HostProbed{}, HostQuarantined{}, HostReleased{},
 		SessionStarted{}, SessionEnded{}, SessionAlarm{}, CertificateRevoked{},
+		SessionRecorded{}, RecordingExpired{}, RecordingDisclosed{},
 		PolicyProposed{}, PolicyDecided{}, PolicyWithdrawn{}, PolicyRefused{}, PolicyActivated{},
 		KeysLoaded{}, ProviderKeysSeen{}, AccessRefused{},
 		PackRequested{}, PackMade{}, PackFailed{}, PackDownloaded{},

@@ -53,7 +53,7 @@ type SessionEnded struct {
 	Client    string    `json:"client"`              // address that it came from, as the host says
 	StartedAt time.Time `json:"started_at,omitzero"` // missing if the start was never reported
 	EndedAt   time.Time `json:"ended_at"`            // by the host's clock
-	Reason    string    `json:"reason"`              // closed, time, finished, revoked, refused, reboot, lost
+	Reason    string    `json:"reason"`              // closed, time, finished, revoked, refused, reboot, lost, unrecorded
 	Killed    int       `json:"killed,omitempty"`    // processes that the host ended
 	Survived  int       `json:"survived,omitempty"`  // and could not end
 }
@@ -70,6 +70,8 @@ func (d SessionEnded) Summary() string {
 		said = "ended the session of " + d.Login + ", as it was revoked"
 	case "reboot":
 		said = "started anew, which ended the session of " + d.Login
+	case "unrecorded":
+		said = "ended the session of " + d.Login + ", which could not be recorded any more"
 	case "lost":
 		said = "lost sight of the session of " + d.Login
 	}
@@ -79,8 +81,8 @@ func (d SessionEnded) Summary() string {
 	return said
 }
 
-// SessionAlarm records a session that must not be: without a certificate, or with one
-// that does not fit.
+// SessionAlarm records a session that must not be: without a certificate, with one that
+// does not fit, or that had to be recorded and was not.
 type SessionAlarm struct {
 	SessionID string `json:"session_id"`    // of the session
 	Serial    uint64 `json:"serial,string"` // of the certificate; 0: there is none

@@ -204,7 +204,7 @@ func (s *Service) enrolment(ctx context.Context, hostID, source string) (*hostap
 		UserCAs: []string{s.cfg.Broker.UserCA()}, LogKey: s.cfg.Log.VerifierKey(), HostCA: s.cfg.Broker.HostCA(),
 		HostCertificate: cert.Certificate, ValidBefore: cert.ValidBefore, LastReport: last,
 		Settings: hostapi.Settings{MaxSilenceSeconds: int64(MaxSilence / time.Second), RenewAt: s.cfg.Clock.Now().Add(renewAfter),
-			PostureEverySeconds: int64(posture.Every / time.Second), Listen: s.listen(h.Labels)}}, nil
+			PostureEverySeconds: int64(posture.Every / time.Second), Listen: s.listen(h.Labels), AuditorKeys: s.cfg.RecordingKeys}}, nil
 }
 
 // nonces remembers calls for as long as they could be made again. It is bounded by how

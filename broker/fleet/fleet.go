@@ -64,6 +64,9 @@ type Config struct {
 	Approvals *approvals.Service
 	// URL is where hosts reach the broker; their proofs name it.
 	URL string
+	// RecordingKeys are the auditors' public keys, to which hosts record sessions.
+	// Optional: then no session that has to be recorded begins.
+	RecordingKeys []string
 	// Logger receives what goes wrong where no caller can be told. Optional.
 	Logger *slog.Logger
 }
@@ -79,6 +82,7 @@ type Service struct {
 	counted       counted
 	certificates  *throttle.Throttle // by host
 	reports       *throttle.Throttle // by host
+	pieces        *throttle.Throttle // by host
 
 	mu   sync.Mutex
 	seen map[string]time.Time // hosts that called, since that was written down; guarded by mu
@@ -99,10 +103,12 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{cfg: cfg, seen: map[string]time.Time{}, postures: posture.New(cfg.Pool), look: posture.Look,
 		certificates: throttle.New(cfg.Clock, rate.Every(certificateEvery), certificatesBurst),
-		reports:      throttle.New(cfg.Clock, reportsRate, reportsBurst)}, nil
+		reports:      throttle.New(cfg.Clock, reportsRate, reportsBurst),
+		pieces:       throttle.New(cfg.Clock, piecesRate, piecesBurst)}, nil
 }
 
-// Run looks at hosts from outside, and writes down which of them called, until ctx ends. A
+// Run looks at hosts from outside, tells of recordings that do not come, and writes down
+// which hosts called, until ctx ends. A
 // process that dies takes the last few seconds of that with it.
 func (s *Service) Run(ctx context.Context) error {
 	looking := make(chan struct{})
@@ -118,6 +124,9 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if err := s.TellMissing(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.WarnContext(ctx, "whether recordings are missing could not be seen", "error", err)
 		}
 		if err := s.writeSeen(ctx); err != nil && ctx.Err() == nil {
 			s.cfg.Logger.WarnContext(ctx, "when hosts were last heard of could not be written down", "error", err)

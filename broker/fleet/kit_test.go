@@ -43,6 +43,8 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 250_000_000, time.UTC)
 const (
 	url  = "https://broker.example.com"
 	from = "192.0.2.50" // where hosts call from
+
+	auditorKey = "age1examplexxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 )
 
 const testPolicy = `
@@ -115,7 +117,8 @@ func newHouse(t testing.TB) *house {
 // process is another fleet on the same database, as in another replica.
 func (h *house) process() *fleet.Service {
 	h.t.Helper()
-	s, err := fleet.New(fleet.Config{Pool: h.db.Pool, Log: h.log, Clock: h.clock, Hosts: h.hosts, Broker: h.broker, Approvals: h.approvals, URL: url})
+	s, err := fleet.New(fleet.Config{Pool: h.db.Pool, Log: h.log, Clock: h.clock, Hosts: h.hosts, Broker: h.broker, Approvals: h.approvals, URL: url,
+		RecordingKeys: []string{auditorKey}})
 	must(h.t, err)
 	return s
 }
@@ -201,6 +204,8 @@ func (m *machine) reports(data ...any) []hostapi.Report {
 			r.Kind = hostapi.KindSessionStarted
 		case hostapi.SessionEnded:
 			r.Kind = hostapi.KindSessionEnded
+		case hostapi.SessionRecorded:
+			r.Kind = hostapi.KindSessionRecorded
 		case hostapi.PostureReport:
 			r.Kind = hostapi.KindPosture
 		case hostapi.Alarm:

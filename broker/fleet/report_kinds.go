@@ -57,6 +57,8 @@ func (in *intake) one(ctx context.Context) error {
 		return in.started(ctx)
 	case hostapi.KindSessionEnded:
 		return in.ended(ctx)
+	case hostapi.KindSessionRecorded:
+		return in.recorded(ctx)
 	case hostapi.KindPosture:
 		return in.looked(ctx)
 	case hostapi.KindAlarm:
@@ -150,7 +152,7 @@ func (in *intake) ended(ctx context.Context) error {
 		return err
 	}
 	reasons := []hostapi.EndReason{hostapi.EndClosed, hostapi.EndTime, hostapi.EndFinished, hostapi.EndRevoked, hostapi.EndRefused,
-		hostapi.EndReboot, hostapi.EndLost}
+		hostapi.EndReboot, hostapi.EndLost, hostapi.EndUnrecorded}
 	if !sessionName.MatchString(d.Session) || d.EndedAt.IsZero() || !slices.Contains(reasons, d.Reason) || d.Serial > 1<<63-1 ||
 		d.Killed < 0 || d.Survived < 0 || d.Login == "" || !clean(d.KeyID, maxText) || !clean(d.Login, maxText) || !clean(d.Peer, maxText) {
 		return errReportData
@@ -186,6 +188,11 @@ func (in *intake) ended(ctx context.Context) error {
 	default:
 		about = event.Subject{RequestID: row.RequestID, PersonID: row.PersonID, HostID: in.host.ID}
 		if err := sessions.End(ctx, in.tx, row.ID, d.EndedAt, string(d.Reason)); err != nil {
+			return err
+		}
+	}
+	if d.Reason != hostapi.EndRefused { // then nothing ever ran
+		if err := in.expectRecording(ctx, row); err != nil {
 			return err
 		}
 	}

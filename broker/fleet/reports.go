@@ -115,12 +115,7 @@ func (in *intake) take(ctx context.Context, list []hostapi.Report) (hostapi.Acce
 	if _, err := in.tx.Exec(ctx, `DELETE FROM host_reports WHERE host_id = $1 AND number <= $2`, in.host.ID, int64(out.Seq)-digestsKept); err != nil {
 		return out, fmt.Errorf("forgetting reports: %w", err)
 	}
-	for _, a := range in.alarms {
-		if err := in.cfg.Approvals.TellAlarm(ctx, in.tx, a); err != nil {
-			return out, err
-		}
-	}
-	return out, in.cfg.Log.Stage(ctx, in.tx, in.events...)
+	return out, in.flush(ctx)
 }
 
 // lock keeps the host from being removed or rekeyed meanwhile, and the same reports in

@@ -100,7 +100,9 @@ const (
 )
 
 const columns = `s.id, s.host_id, h.name, coalesce(s.request_id, ''), coalesce(s.person_id, ''), coalesce(p.name, ''), s.serial, s.login,
-	s.client, s.started_at, s.ended_at, s.end_reason, s.alarm, s.reported_at`
+	s.client, s.started_at, s.ended_at, s.end_reason, CASE WHEN s.alarm = '' AND EXISTS (
+		SELECT FROM expected_recordings AS x WHERE x.session_id = s.id AND x.told_at IS NOT NULL) THEN 'recording-missing' ELSE s.alarm END,
+	s.reported_at`
 
 const from = ` FROM host_sessions AS s JOIN hosts AS h ON h.id = s.host_id LEFT JOIN people AS p ON p.id = s.person_id `
 

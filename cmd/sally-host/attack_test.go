@@ -243,8 +243,12 @@ func TestDiskFullLetsNobodyInUnseen(t *testing.T) {
 	t.Parallel()
 	w := watch(t, session.ByCgroup)
 	w.broker.Leave() // so that nothing makes room
-	w.killDaemon()
 	state := w.place.State()
+	w.eventually("the reserve", func() bool {
+		_, err := os.Stat(filepath.Join(state, "spool", "reserve"))
+		return err == nil
+	})
+	w.killDaemon()
 	if out, err := w.Command(t.Context(), "sh", "-c", "cd /var/lib && cp -a sally-host keep && mount -t tmpfs -o size=1536k,mode=2750 none sally-host && chgrp _sallyport sally-host && cp -a keep/. sally-host/ && cat /dev/zero >sally-host/filler; ls -la sally-host/spool").CombinedOutput(); err != nil && !strings.Contains(string(out), "No space") {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -34,6 +34,7 @@ var commands = []command{
 	enrollCommand,
 	unenrollCommand,
 	sessionCommand,
+	recordCommand,
 	daemonCommand,
 	postureCommand,
 	rehearseCommand,

@@ -36,6 +36,12 @@ func watch(t testing.TB, isolation string) *watched {
 // watchOn is watch on a host with another system's files, and settings.
 func watchOn(t testing.TB, system, isolation, settings string) *watched {
 	t.Helper()
+	return watchPrepared(t, system, isolation, settings, func(*hostapi.Settings) {})
+}
+
+// watchPrepared is watchOn for a host that the broker wants something of.
+func watchPrepared(t testing.TB, system, isolation, settings string, wants func(*hostapi.Settings)) *watched {
+	t.Helper()
 	w := &watched{guarded: guardOn(t, system, settings), serial: 100}
 	s, err := w.place.Read()
 	must(t, err)
@@ -44,6 +50,7 @@ func watchOn(t testing.TB, system, isolation, settings string) *watched {
 	w.broker = brokertest.Start(t, w.log, w.id, key.PublicKey(), time.Now)
 	s.URL = w.broker.URL
 	s.Settings.RenewAt = time.Now().Add(time.Hour)
+	wants(&s.Settings)
 	w.broker.Enrolment = s.Enrolment
 	must(t, w.place.Keep(s))
 	must(t, w.place.MakeState())

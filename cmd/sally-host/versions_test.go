@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/api/hostapi"
+	cast "sallyport/audit/recording"
 	"sallyport/broker/certs"
 	"sallyport/cmd/sally-host/internal/session"
 	"sallyport/internal/certtest"
@@ -210,6 +211,34 @@ func TestOtherVersionsReportAndEndSessions(t *testing.T) {
 				w.opens(w.grant(nil), "dba")
 				w.eventually("sshd's processes for it to end", func() bool { return len(w.pids("sshd: dba"))+len(w.pids("sshd-session")) == 0 })
 			})
+		}
+	})
+}
+
+// What goes on at a terminal is recorded for the auditor, and so is a command without one.
+func TestOtherVersionsRecord(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, r release, system string) {
+		f := filmOn(t, system, session.ByCgroup)
+		r.is(f.guarded)
+		cert := f.certificate()
+		client := f.open(cert)
+		s, in, out := f.shell(client, "")
+		f.shows(out, "dba@db-1:~$ ")
+		_, err := io.WriteString(in, "echo at-$((6*7)); exit\n")
+		must(t, err)
+		must(t, s.Wait())
+		if said, err := f.run(client, "echo second"); err != nil || said != "second\n" {
+			t.Errorf("%q, %v", said, err)
+		}
+		for number, want := range []string{"at-42\r\n", "second\n"} {
+			if _, _, events := f.recorded(cert, number+1); !strings.Contains(seen(events, cast.Output), want) {
+				t.Errorf("the auditor does not see %q in %+v", want, events)
+			}
+		}
+		client.Close()
+		if e := f.ended(cert); e.Reason != hostapi.EndClosed {
+			t.Errorf("the end says %+v", e)
 		}
 	})
 }

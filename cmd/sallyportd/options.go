@@ -30,6 +30,9 @@ var options = []option{
 	{"witnesses", "", "File with the log's witnesses, their addresses and how many must agree (c2sp.org/tlog-policy). Empty: none.\n" +
 		"serve refuses to start if one of them remembers more of the log than the database has. See docs/witness.md."},
 	{"require-witnesses", "", "Issue no certificates while the witnesses lag by so long, such as 10m. Empty: they are never waited for."},
+	{"recording-keys", "", "File with the auditors' public keys (age-keygen -y), one to a line, to which hosts encrypt recordings of sessions.\n" +
+		"Empty: sessions whose rule says record: true do not begin. Private keys are refused. See docs/recording.md.\n" +
+		"Trusts: whoever can write it can add a key, and then read what is recorded from then on, if the database is theirs, too."},
 	{"streams", "", "YAML file that says where the log goes as it grows: files, webhooks, Splunk. Empty: nowhere. See docs/streaming.md.\n" +
 		"Trusts: its receivers with who asked for what, why, and who approved; and whoever can write it to name others."},
 	{"oidc-issuer", "", "Issuer URL of the OpenID provider that people sign in with. Required.\n" +

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/approvals/policy"
+	"sallyport/audit/recording"
 	"sallyport/audit/stream"
 	"sallyport/broker/keys"
 	"sallyport/internal/clock"
@@ -79,6 +80,15 @@ func serve(ctx context.Context, set settings, ready func(url string)) error {
 	}
 	if cfg.Witnesses, err = set.witnesses(); err != nil {
 		return usageError{err}
+	}
+	if set["recording-keys"] != "" {
+		text, err := os.ReadFile(set["recording-keys"])
+		if err == nil {
+			_, cfg.RecordingKeys, err = recording.ParseRecipients(string(text))
+		}
+		if err != nil {
+			return usageError{fmt.Errorf("--recording-keys: %w", err)}
+		}
 	}
 	if set["streams"] != "" {
 		text, err := os.ReadFile(set["streams"])

@@ -46,11 +46,11 @@ var All = []Population{
 	},
 	{
 		Name:  "sessions",
-		About: "logins on hosts, as the hosts report them",
+		About: "logins on hosts and what was recorded of them, as the hosts report them; and what must not be",
 		Empty: "no host reported a login in the period: hosts without sally-host report none, so that this is no proof that nobody logged in",
 		Types: []string{"session."},
 		Fields: []string{"session_id", "serial", "key_id", "login", "host", "principal", "started_at", "ended_at", "client", "reason",
-			"exit_code", "error"},
+			"exit_code", "error", "code", "recording", "bytes", "digest", "cut"},
 	},
 	{
 		Name:  "emergencies",

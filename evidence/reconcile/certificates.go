@@ -25,6 +25,7 @@ type certificate struct {
 	request, principal, key string
 	keyID                   string
 	after, before           time.Time
+	record                  bool // its sessions have to be recorded
 }
 
 // issued is an intent to sign a certificate.
@@ -35,7 +36,7 @@ type issued struct {
 
 func (g *Engine) issued(e *populations.Event, d event.CertificateIssued) {
 	g.live[d.Serial] = certificate{index: e.Index, request: e.Subject.RequestID, principal: d.Principal, key: d.Key, keyID: d.KeyID,
-		after: d.ValidAfter, before: d.ValidBefore}
+		after: d.ValidAfter, before: d.ValidBefore, record: d.Record}
 	g.intents.add(e)
 	c := &issued{brief(e), d}
 	r := g.requests[e.Subject.RequestID]
@@ -88,6 +89,8 @@ func (g *Engine) checkIssued(r *request, c *issued) {
 		g.report(CertOutsideGrant, e, related, "it is for another key than the grant is bound to")
 	case d.Emergency != (r.terms.Emergency != nil):
 		g.report(CertOutsideGrant, e, related, "it says otherwise than the terms whether it is an emergency's")
+	case d.Record != r.terms.Rule.Record:
+		g.report(CertOutsideGrant, e, related, "it says otherwise than the terms whether its sessions have to be recorded")
 	default:
 		if why := r.overUsed(e.Subject.HostID); why != "" {
 			g.report(CertOutsideGrant, e, related, "%s", why)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -58,6 +59,7 @@ type Engine struct {
 	notes       map[string]keysNote
 	lent        map[string]delegation
 	live        map[uint64]certificate
+	recorded    recorded
 	intents     intents
 	policies    policies
 	prunes      []pruned
@@ -76,7 +78,7 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, key: key, next: cfg.First, sweepAt: 1024,
 		requests: map[string]*request{}, emergencies: map[string]*emergency{}, unreviewed: map[string]string{},
-		leavers: map[string]leaver{}, notes: map[string]keysNote{}, lent: map[string]delegation{}, live: map[uint64]certificate{},
+		leavers: map[string]leaver{}, notes: map[string]keysNote{}, lent: map[string]delegation{}, live: map[uint64]certificate{}, recorded: recorded{open: map[string]*recordedSession{}},
 		intents: newIntents(), policies: newPolicies(),
 	}, nil
 }
@@ -169,6 +171,7 @@ func (g *Engine) Add(e *populations.Event, idToken string) error {
 		g.other(e)
 	}
 	g.overdueIntents(e.Time)
+	g.overdueRecordings(e.Time)
 	if len(g.requests)+len(g.live)+len(g.notes)+len(g.lent) >= g.sweepAt {
 		g.sweep()
 	}
@@ -181,6 +184,9 @@ func (g *Engine) other(e *populations.Event) {
 	switch {
 	case e.Type == "session.started":
 		g.session(e)
+		g.recording(e)
+	case strings.HasPrefix(e.Type, "session."):
+		g.recording(e)
 	case e.Type == "host.certificate_issued":
 		g.intents.add(e)
 	case e.Type == "certificate.signed", e.Type == "host.certificate_signed":
@@ -227,6 +233,7 @@ func (g *Engine) Finish() error {
 		g.stillOpen(g.emergencies[id])
 	}
 	g.overdueIntents(g.now)
+	g.overdueRecordings(g.now)
 	g.archived()
 	if g.cfg.First > g.pruned {
 		g.say(Exception{Code: PrunedWithoutRecords, Index: -1, Related: -1, Time: g.now,

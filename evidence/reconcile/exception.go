@@ -14,6 +14,7 @@
 //
 //   - requests until they are over, an hour longer, and those that they extend
 //     (the broker lets a person have 50 at once);
+//   - sessions that have to be recorded until an hour after their end;
 //   - emergencies until they are reviewed;
 //   - certificates until a day after their end, for sessions that are reported late;
 //   - delegations until they end, notes about the provider's keys for three hours,
@@ -51,6 +52,7 @@ const (
 	IntentWithoutResult  = "intent-without-result"
 	SessionWithoutCert   = "session-without-certificate"
 	SessionOutsideCert   = "session-outside-certificate"
+	SessionUnrecorded    = "session-unrecorded"
 	EmergencyUnreviewed  = "emergency-unreviewed"
 	EmergencyLate        = "emergency-reviewed-late"
 	EmergencySecond      = "emergency-while-unreviewed"
@@ -71,6 +73,7 @@ var Codes = []struct{ Code, Means string }{
 	{GrantWithoutQuorum, "a grant, not used for a certificate, that the approvals in the log do not allow"},
 	{SessionWithoutCert, "a login on a host for which the log has no certificate"},
 	{SessionOutsideCert, "a login on a host that its certificate does not cover"},
+	{SessionUnrecorded, "a session that had to be recorded, and of which a recording is missing or is not what the host told"},
 	{EmergencyUnreviewed, "an emergency that nobody reviewed by its deadline"},
 	{EmergencyLate, "an emergency that was reviewed after its deadline"},
 	{EmergencySecond, "an emergency of somebody whose earlier one had not been reviewed"},

@@ -81,6 +81,7 @@ type house struct {
 	URL      string // of the first broker
 	policy   string // file
 	hosts    map[string]*sshd.Host
+	settings []string       // more of the brokers', as variables
 	first    *child.Process // the first broker
 	said     lockedBuffer   // by all brokers
 }
@@ -91,10 +92,11 @@ func newHouse(t testing.TB, policy string) *house {
 	return newHouseOn(t, policy, pgtest.New(t))
 }
 
-// newHouseOn is newHouse on a database of the test's own.
-func newHouseOn(t testing.TB, policy string, db *pgtest.DB) *house {
+// newHouseOn is newHouse on a database of the test's own, with more of the brokers'
+// SALLYPORT_ variables.
+func newHouseOn(t testing.TB, policy string, db *pgtest.DB, settings ...string) *house {
 	t.Helper()
-	h := &house{t: t, db: db, dir: t.TempDir(), hosts: map[string]*sshd.Host{}}
+	h := &house{t: t, db: db, dir: t.TempDir(), hosts: map[string]*sshd.Host{}, settings: settings}
 	h.keys, h.policy = filepath.Join(h.dir, "keys"), filepath.Join(h.dir, "policy.yaml")
 	if err := os.WriteFile(h.policy, []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
@@ -123,6 +125,7 @@ func (h *house) serve(addr string) *child.Process {
 		"SALLYPORT_KEYS_DIR="+h.keys, "SALLYPORT_POLICY="+h.policy, "SALLYPORT_STATE_DIR="+filepath.Join(h.dir, "state "+addr),
 		"SALLYPORT_OIDC_ISSUER="+h.provider.Issuer(), "SALLYPORT_OIDC_CLIENT_ID="+dex.ClientID,
 		"SALLYPORT_OIDC_CLIENT_SECRET="+dex.ClientSecret)
+	cmd.Env = append(cmd.Env, h.settings...)
 	out, in := io.Pipe()
 	cmd.Stdout = in
 	var said lockedBuffer

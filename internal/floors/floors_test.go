@@ -31,12 +31,12 @@ var floors = []string{
 	// People's and hosts' programs.
 	"cmd/sally cmd/sally-host",
 	"cmd/sally/internal/cli",
-	"cmd/sally/internal/show cmd/sally/internal/signin cmd/sally/internal/sshrun cmd/sally/internal/brokertest",
+	"cmd/sally/internal/show cmd/sally/internal/replay cmd/sally/internal/signin cmd/sally/internal/sshrun cmd/sally/internal/brokertest",
 	"cmd/sally/internal/grantkey",
 	"cmd/sally/internal/home",
 	"cmd/sally-host/internal/enrol",
 	"cmd/sally-host/internal/daemon cmd/sally-host/internal/posture",
-	"cmd/sally-host/internal/session",
+	"cmd/sally-host/internal/session cmd/sally-host/internal/recording",
 	"cmd/sally-host/internal/door cmd/sally-host/internal/spool",
 	"cmd/sally-host/internal/place cmd/sally-host/internal/journal",
 	// The broker.
@@ -50,7 +50,7 @@ var floors = []string{
 	"evidence/populations",
 	"broker/fleet",
 	"broker",
-	"broker/hosts broker/sessions broker/revocations broker/posture",
+	"broker/hosts broker/sessions broker/recordings broker/revocations broker/posture",
 	"broker/keys",
 	"broker/certs",
 	"approvals",
@@ -62,7 +62,7 @@ var floors = []string{
 	"audit",
 	"audit/receipt audit/retention",
 	"audit/checkpoint audit/vouch audit/cosignature",
-	"audit/event",
+	"audit/event audit/recording",
 	"web migrations",
 	"api api/hostapi",
 	"internal/throttle internal/remember internal/together internal/standardwebhooks",
@@ -117,7 +117,7 @@ func TestTheAPIIsALeaf(t *testing.T) {
 }
 
 // Who talks to the database; everybody else asks them.
-var database = []string{"audit", "audit/stream", "approvals", "approvals/notify", "approvals/identity", "broker", "broker/hosts", "broker/sessions", "broker/revocations", "broker/posture", "broker/fleet", "evidence", "migrations",
+var database = []string{"audit", "audit/stream", "approvals", "approvals/notify", "approvals/identity", "broker", "broker/hosts", "broker/sessions", "broker/recordings", "broker/revocations", "broker/posture", "broker/fleet", "evidence", "migrations",
 	"server", "server/signin", "cmd/sallyportd", "internal/demo", "internal/postgres", "internal/pgtest", "internal/audittest", "internal/e2e"}
 
 func TestOnlyTheRoomsHaveSQL(t *testing.T) {

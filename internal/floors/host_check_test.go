@@ -30,8 +30,8 @@ func TestWhatAHostsCheckLinks(t *testing.T) {
 // has the rules that are pure, and no database, server of pages, or cloud.
 func TestWhatAHostLinks(t *testing.T) {
 	t.Parallel()
-	own := []string{"cmd/sally-host", "api/hostapi", "broker/certs", "audit/receipt", "audit/checkpoint", "audit/vouch", "audit/event", "internal/ids", "internal/names", "internal/refusal"}
-	others := []string{"golang.org/x/crypto", "golang.org/x/mod/sumdb", "golang.org/x/sys", "github.com/hiddeco/sshsig", "github.com/transparency-dev/formats/proof", "github.com/google/uuid"}
+	own := []string{"cmd/sally-host", "api/hostapi", "broker/certs", "audit/receipt", "audit/checkpoint", "audit/vouch", "audit/event", "audit/recording", "internal/ids", "internal/names", "internal/refusal"}
+	others := []string{"golang.org/x/crypto", "golang.org/x/mod/sumdb", "golang.org/x/sys", "filippo.io/age", "filippo.io/hpke", "github.com/hiddeco/sshsig", "github.com/transparency-dev/formats/proof", "github.com/google/uuid"}
 	for _, p := range list(t, "-deps", "./cmd/sally-host") {
 		if name := local(p.ImportPath); name != "" && !under(name, own...) {
 			t.Errorf("sally-host links %s", name)

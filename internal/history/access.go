@@ -224,7 +224,7 @@ func (r *Request) Issue(u certs.User) int64 {
 		Serial: u.Serial, KeyID: pre.KeyID(), Principal: pre.Principals()[0], Login: u.Login, Host: r.Terms.Host.Name,
 		Key: ssh.FingerprintSHA256(u.Key), PreCertificate: pre.Bytes(), CA: ssh.FingerprintSHA256(h.CA.PublicKey()),
 		ValidAfter: pre.ValidAfter(), ValidBefore: pre.ValidBefore(), TermsHash: r.Hash, Decisions: append([]string{}, r.Decisions...),
-		Emergency: r.Terms.Emergency != nil})
+		Emergency: r.Terms.Emergency != nil, Record: r.Terms.Rule.Record})
 }
 
 // nonce is not random: nothing here depends on it.

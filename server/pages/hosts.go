@@ -106,6 +106,7 @@ type hostPage struct {
 	Recent []requestView
 
 	Sessions []api.Session    // the last ones: all of them for operators and auditors, for others their own
+	Recorded map[string]int   // how many recordings there are of each; for auditors
 	Posture  *api.HostPosture // nil: the host does not speak for itself, or not to this person
 }
 
@@ -141,6 +142,9 @@ func (p *Pages) host(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 		return err
 	}
 	page.Sessions = past.Items
+	if page.Recorded, err = p.marks(r.Context(), c, past.Items); err != nil {
+		return err
+	}
 	if host.Helper && (c.Has(api.Operator) || c.Has(api.Auditor)) {
 		posture, err := p.cfg.Fleet.Posture(r.Context(), c, host.ID)
 		if err != nil {

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 
 // doors are the pages over the house, for whoever the cookie "as" names.
 func doors(h *house) http.Handler {
-	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock, URL: "https://sallyport.example.com"})
+	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Recordings: archive{h}, Clock: h.clock, URL: "https://sallyport.example.com"})
 	if err != nil {
 		panic(err)
 	}

@@ -87,15 +87,16 @@ type Decisions interface {
 
 // Config is what pages need. Every field without "optional" must be set.
 type Config struct {
-	Approvals Approvals
-	Decisions Decisions
-	Broker    Broker
-	Fleet     Fleet
-	Registry  Registry
-	Log       Log
-	Evidence  Evidence
-	Clock     clock.Clock
-	URL       string // where hosts reach the broker
+	Approvals  Approvals
+	Decisions  Decisions
+	Broker     Broker
+	Fleet      Fleet
+	Registry   Registry
+	Log        Log
+	Evidence   Evidence
+	Recordings Recordings
+	Clock      clock.Clock
+	URL        string // where hosts reach the broker
 	// Closing, once closed, ends the waiting of open pages for changes, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -106,8 +107,8 @@ type Pages struct{ cfg Config }
 
 // New returns the pages.
 func New(cfg Config) (*Pages, error) {
-	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Fleet == nil || cfg.Registry == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Clock == nil || cfg.URL == "" {
-		return nil, errors.New("pages need approvals, decisions, a broker, a fleet, a registry, a log, evidence, a clock and a URL")
+	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Fleet == nil || cfg.Registry == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Recordings == nil || cfg.Clock == nil || cfg.URL == "" {
+		return nil, errors.New("pages need approvals, decisions, a broker, a fleet, a registry, a log, evidence, recordings, a clock and a URL")
 	}
 	return &Pages{cfg}, nil
 }
@@ -156,6 +157,8 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Post("/policy/proposals/{id}/deny", p.signedIn(p.decideProposal(api.Deny)))
 	r.Post("/policy/proposals/{id}/withdraw", p.signedIn(p.withdrawProposal))
 	r.Get(TrendsPath, p.signedIn(p.trends))
+	r.Get("/recordings/{session}", p.auditors(p.recordings))
+	r.Get("/recordings/{session}/{number}", p.auditors(p.recording))
 	r.Get("/log", p.auditors(p.log))
 	r.Get("/log/events/{index}", p.auditors(p.event))
 	r.Get("/log/events/{index}/leaf", p.auditors(p.leaf))

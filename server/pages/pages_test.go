@@ -100,7 +100,8 @@ func everywhere(h *house) []string {
 	return append(paths, "/why", "/why?host=db-1&login=dba", "/why?host="+odd+"&login="+odd+"&for="+odd+"&person="+odd, "/why?host=db-1&login="+odd,
 		"/delegations", "/delegations?past=yes", "/delegations?scope="+odd, "/delegations?delegator="+odd+"&delegate="+odd+"&reason="+odd+"&until_date="+odd+"&zone="+odd, "/delegations/"+odd+"/end",
 		"/delegations/"+h.lend("engineer", func(d *api.Delegation) { d.Groups, d.Reason = []string{hostile}, hostile }).ID+"/end",
-		"/reach", "/reach?q="+odd+"&labels=((&person="+odd, "/hosts/db-1/reach?login=dba", "/hosts/db-1/reach?login="+odd)
+		"/reach", "/reach?q="+odd+"&labels=((&person="+odd, "/hosts/db-1/reach?login=dba", "/hosts/db-1/reach?login="+odd,
+		"/recordings/"+taped, "/recordings/"+taped+"/1", "/recordings/"+taped+"/3", "/recordings/"+odd, "/recordings/"+odd+"/"+odd)
 }
 
 const hostile = `"'><img src=x onerror=alert(1)><script>alert(1)</script>javascript:alert(1)`
@@ -367,7 +368,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 	h, v := open(t)
 	closing := make(chan struct{})
 	close(closing)
-	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock, URL: "https://sallyport.example.com", Closing: closing})
+	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Recordings: archive{h}, Clock: h.clock, URL: "https://sallyport.example.com", Closing: closing})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +383,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 func TestNewRefusesMissingRooms(t *testing.T) {
 	t.Parallel()
 	h, _ := open(t)
-	for _, cfg := range []Config{{}, {Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Clock: h.clock, URL: "https://sallyport.example.com"}, {Approvals: h, Log: h, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Fleet: rooms{h}, Log: h}} {
+	for _, cfg := range []Config{{}, {Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Recordings: archive{h}, Clock: h.clock, URL: "https://sallyport.example.com"}, {Approvals: h, Log: h, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Clock: h.clock}, {Approvals: h, Broker: rooms{h}, Fleet: rooms{h}, Log: h}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("accepted %+v", cfg)
 		}

@@ -218,6 +218,6 @@ func lookOf(e api.Event) look {
 // kindIcons by what types begin with.
 var kindIcons = map[string]string{
 	"person": "people", "token": "key", "request": "requests", "grant": "open", "review": "check", "certificate": "key",
-	"host": "hosts", "policy": "policy", "delegation": "delegate", "message": "bell", "broker": "mark", "database": "mark", "provider": "people",
+	"host": "hosts", "session": "terminal", "policy": "policy", "delegation": "delegate", "message": "bell", "broker": "mark", "database": "mark", "provider": "people",
 	"disclosed": "search", "pack": "download",
 }

@@ -120,6 +120,7 @@ type noteOutput struct {
 }
 
 func (a *API) describeHostCalls(calls huma.API) {
+	a.describeRecordingCall(calls)
 	registerOpen(calls, huma.Operation{
 		OperationID: "enrolHost", Method: http.MethodPost, Path: "/host/enrolments", DefaultStatus: http.StatusCreated,
 		Summary:     "Become a host",

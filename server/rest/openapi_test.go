@@ -15,6 +15,7 @@ import (
 	"sallyport/broker"
 	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
+	"sallyport/broker/recordings"
 	"sallyport/broker/revocations"
 	"sallyport/evidence"
 )
@@ -24,7 +25,7 @@ func newDescribed(t *testing.T) *API {
 	t.Helper()
 	a, err := New(Config{URL: "https://sallyport.example.com", Version: "v1.2.3", Approvals: &approvals.Service{},
 		Broker: &broker.Broker{}, Hosts: &hosts.Registry{}, Log: &audit.Log{}, Evidence: &evidence.Service{},
-		Fleet: &fleet.Service{}, Revocations: &revocations.List{}})
+		Fleet: &fleet.Service{}, Revocations: &revocations.List{}, Recordings: &recordings.Store{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"sallyport/broker"
 	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
+	"sallyport/broker/recordings"
 	"sallyport/broker/revocations"
 	"sallyport/evidence"
 	"sallyport/server/problem"
@@ -51,6 +52,8 @@ type Config struct {
 	// Fleet are the enrolled hosts, and Revocations what they are told.
 	Fleet       *fleet.Service
 	Revocations *revocations.List
+	// Recordings are what hosts recorded of sessions.
+	Recordings *recordings.Store
 	// Closing, once closed, makes long polls answer with what they have, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -75,8 +78,8 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("rest: no log")
 	case cfg.Evidence == nil:
 		return nil, errors.New("rest: no evidence")
-	case cfg.Fleet == nil || cfg.Revocations == nil:
-		return nil, errors.New("rest: fleet and revocations must be set")
+	case cfg.Fleet == nil || cfg.Revocations == nil || cfg.Recordings == nil:
+		return nil, errors.New("rest: fleet, revocations and recordings must be set")
 	}
 	a := &API{Config: cfg, router: chi.NewMux()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -99,6 +102,7 @@ func New(cfg Config) (*API, error) {
 	a.explain()
 	a.audit()
 	a.packs()
+	a.recordings()
 	a.trends()
 	a.notifications()
 	a.delegations()

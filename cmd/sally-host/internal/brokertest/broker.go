@@ -41,6 +41,7 @@ type Broker struct {
 	numbers map[string]uint64 // of entries of the list, by serial or request
 	changed chan struct{}     // closed when anything is
 	reports []hostapi.Report
+	records map[string][]byte
 	heard   int // questions for revocations that were answered
 	refused []string
 }
@@ -48,11 +49,12 @@ type Broker struct {
 // Start starts a broker of the host.
 func Start(t testing.TB, log *certtest.Log, hostID string, key ssh.PublicKey, now func() time.Time) *Broker {
 	t.Helper()
-	b := &Broker{Log: log, t: t, key: key, now: now, numbers: map[string]uint64{}, changed: make(chan struct{}), Enrolment: hostapi.Enrolment{HostID: hostID}}
+	b := &Broker{Log: log, t: t, key: key, now: now, numbers: map[string]uint64{}, records: map[string][]byte{}, changed: make(chan struct{}), Enrolment: hostapi.Enrolment{HostID: hostID}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+hostapi.RevocationsPath, b.signed(b.revocations))
 	mux.HandleFunc("POST "+hostapi.ReportsPath, b.signed(b.take))
 	mux.HandleFunc("POST "+hostapi.CertificatesPath, b.signed(b.renew))
+	mux.HandleFunc("POST "+hostapi.RecordingsPath+"/{session}/{number}", b.signed(b.record))
 	server := httptest.NewServer(mux)
 	b.URL = server.URL
 	t.Cleanup(func() {

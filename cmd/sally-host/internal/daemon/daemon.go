@@ -3,6 +3,7 @@
 //   - waits for the broker to say what has ended, and puts that down for the door;
 //   - ends sessions whose grant is over, finished or revoked, with all that they started;
 //   - tells the broker what the host saw, in order and until it has it (package spool);
+//   - records sessions that have to be (package recording);
 //   - looks at the host, and tells what it finds (package posture);
 //   - renews the host's certificate.
 //
@@ -81,6 +82,7 @@ type Daemon struct {
 	look chan struct{} // somebody's session ended
 	ends chan struct{} // the list changed
 	back chan struct{} // the broker is there again
+	recorder
 
 	mu       sync.Mutex
 	settings place.Settings
@@ -121,8 +123,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := d.resume(); err != nil {
 		return err
 	}
+	if err := d.openRecorder(); err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
-	for _, loop := range []func(context.Context){d.listen, d.report, d.enforce, d.renew, d.tidy, d.examine} {
+	for _, loop := range []func(context.Context){d.listen, d.report, d.enforce, d.renew, d.tidy, d.examine, d.record, d.bringRecordings} {
 		wg.Go(func() { loop(ctx) })
 	}
 	wg.Wait()

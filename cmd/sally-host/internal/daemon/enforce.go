@@ -105,6 +105,9 @@ func (d *Daemon) end(s session.Session) (time.Time, hostapi.EndReason) {
 	if s.Serial == 0 {
 		return time.Time{}, "" // not ours: the broker is told, and alarmed
 	}
+	if s.Record && d.unrecorded(s) != "" {
+		return s.StartedAt, hostapi.EndUnrecorded
+	}
 	d.mu.Lock()
 	list, missed := d.list, d.missed
 	d.mu.Unlock()
@@ -123,6 +126,8 @@ var sentences = map[hostapi.EndReason]string{
 	hostapi.EndTime:     "the time of your grant is up",
 	hostapi.EndFinished: "the grant was finished",
 	hostapi.EndRevoked:  "access was revoked",
+
+	hostapi.EndUnrecorded: "it has to be recorded, and cannot be any more",
 }
 
 // warn tells a session's terminals how long it has, at each of the warnings once.
@@ -180,6 +185,7 @@ func (d *Daemon) ended(s session.Session, at time.Time, reason hostapi.EndReason
 	}
 	d.mu.Lock()
 	delete(d.warned, s.ID)
+	delete(d.lost, s.ID)
 	d.mu.Unlock()
 	nudge(d.look)
 	return d.tree.Clean(s)

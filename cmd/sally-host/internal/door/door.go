@@ -118,10 +118,14 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Line is the answer to sshd: the only principal that opens the login, with nothing
 // allowed that the certificate does not allow itself (sshd(8), AUTHORIZED_KEYS FILE
-// FORMAT). restrict also shuts what OpenSSH may come to allow some day.
+// FORMAT). restrict also shuts what OpenSSH may come to allow some day. What has to be
+// recorded runs under the recorder, and gets no forwardings, which nothing records.
 func Line(l certs.Logged) string {
-	options := []string{"restrict"}
-	for _, o := range []string{"pty", "agent-forwarding", "port-forwarding", "X11-forwarding"} {
+	options, allow := []string{"restrict"}, []string{"pty", "agent-forwarding", "port-forwarding", "X11-forwarding"}
+	if l.Record {
+		options, allow = append(options, `command="exec `+place.Program+` record"`), allow[:1]
+	}
+	for _, o := range allow {
 		if _, ok := l.Certificate.Extensions["permit-"+o]; ok {
 			options = append(options, o)
 		}

@@ -63,11 +63,21 @@ func TestLineNarrowsToWhatTheCertificateGives(t *testing.T) {
 	t.Parallel()
 	h := newHall(t)
 	for want, change := range map[string]func(*certs.User){
-		"restrict,pty dba@host-4f8k2m9qhx1z":                 func(*certs.User) {},
-		"restrict dba@host-4f8k2m9qhx1z":                     func(u *certs.User) { u.NoPTY = true },
-		"restrict,pty,port-forwarding dba@host-4f8k2m9qhx1z": func(u *certs.User) { u.Forwarding = []string{"port"} },
+		"restrict,pty dba@host-4f8k2m9qhx1z":                                                     func(*certs.User) {},
+		"restrict dba@host-4f8k2m9qhx1z":                                                         func(u *certs.User) { u.NoPTY = true },
+		"restrict,pty,port-forwarding dba@host-4f8k2m9qhx1z":                                     func(u *certs.User) { u.Forwarding = []string{"port"} },
+		`restrict,command="exec /usr/lib/sallyport/sally-host record",pty dba@host-4f8k2m9qhx1z`: nil,
 	} {
 		u := h.terms(t)
+		if change == nil { // what has to be recorded forwards nothing
+			h.Trust.Records, u.Forwarding = true, []string{"port"}
+			l, err := h.Ask(h.log.CertifyAs(u, h.ca, func(e *event.CertificateIssued) { e.Record = true }).Marshal(), "dba", h.now)
+			must(t, err)
+			if got := door.Line(l); got != want {
+				t.Errorf("it answers %q, want %q", got, want)
+			}
+			continue
+		}
 		change(&u)
 		l, err := h.Ask(h.log.Certify(u, h.ca).Marshal(), "dba", h.now)
 		must(t, err)

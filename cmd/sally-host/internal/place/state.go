@@ -13,6 +13,11 @@ func (p Place) Sessions() string { return p.join("var/lib/sally-host/sessions") 
 func (p Place) Used() string     { return p.join("var/lib/sally-host/used") }
 func (p Place) Lock() string     { return p.join("var/lib/sally-host/daemon.lock") }
 
+// Recordings is what is being recorded, and what the broker has not yet; Recorder is the
+// socket at which a session asks the daemon to be recorded.
+func (p Place) Recordings() string { return p.join("var/lib/sally-host/recordings") }
+func (p Place) Recorder() string   { return p.join("run/sally-host/record.sock") }
+
 // Join is the path of any file of this host, such as /proc/1/stat.
 func (p Place) Join(name string) string { return p.join(name) }
 
@@ -21,7 +26,7 @@ func (p Place) MakeState() error {
 	if err := os.MkdirAll(p.State(), 0o755); err != nil {
 		return err
 	}
-	for _, dir := range []string{p.Sessions(), p.Used(), p.Spool()} {
+	for _, dir := range []string{p.Sessions(), p.Used(), p.Spool(), p.Recordings()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}

@@ -72,6 +72,9 @@ func (h Hook) Open() error {
 	}
 	tree := Tree{h.Place}
 	tree.Enclose(&s)
+	if s.Record && s.Isolation != ByCgroup && s.Problem == "" {
+		s.Problem = "its session has to be recorded, and this host cannot keep what is not recorded apart: it has no cgroup version 2"
+	}
 	if err := h.write(s); err != nil {
 		h.Log("refused a session that could not be written down: " + err.Error())
 		s.Problem = clip("this host cannot write down who comes: "+err.Error(), 250)
@@ -156,8 +159,10 @@ func (h Hook) admit(s *Session, wire []byte) error {
 	if s.GrantEnds.IsZero() { // of before the log said so
 		s.GrantEnds = time.Unix(int64(l.Certificate.ValidBefore), 0).UTC()
 	}
-	if l.Record {
-		return errors.New("its rule wants a recording, which this host cannot make")
+	if s.Record = l.Record; s.Record {
+		if err := h.records(); err != nil {
+			return err
+		}
 	}
 	if l.SingleUse {
 		switch first, err := (Store{h.Place}).Use(s.Serial); {

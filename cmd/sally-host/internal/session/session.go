@@ -46,7 +46,8 @@ type Session struct {
 	Certificate string    `json:"certificate,omitempty"` // SHA-256 of its wire format, hex
 	Request     string    `json:"request,omitempty"`
 	GrantEnds   time.Time `json:"grant_ends,omitzero"`
-	Keep        bool      `json:"keep,omitempty"` // it outlasts that
+	Keep        bool      `json:"keep,omitempty"`   // it outlasts that
+	Record      bool      `json:"record,omitempty"` // its rule wants it recorded
 	Method      string    `json:"method,omitempty"`
 
 	Login     string    `json:"login"`

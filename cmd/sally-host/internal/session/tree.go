@@ -224,7 +224,7 @@ func (t Tree) Tell(s Session, line string) bool {
 	told := map[int]bool{}
 	for _, st := range found {
 		n, ok := st.pts()
-		if !ok || told[n] {
+		if !ok || told[n] || t.Program(st.PID) { // what stands behind a recorded terminal shows the same
 			continue
 		}
 		f, err := os.OpenFile(t.Place.Join("dev/pts/"+strconv.Itoa(n)), os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
@@ -347,7 +347,10 @@ func (t Tree) Clean(s Session) error {
 		if scope(dir) || !strings.HasSuffix(dir, "/sallyport/"+s.ID) {
 			continue
 		}
-		problem = errors.Join(problem, ignoreGone(os.Remove(dir)))
+		within, _ := filepath.Glob(dir + "/" + recordedPrefix + "*") // the pattern is good
+		for _, name := range append(within, dir) {
+			problem = errors.Join(problem, ignoreGone(os.Remove(name)))
+		}
 	}
 	return problem
 }

@@ -34,7 +34,7 @@ import (
 
 // Limits on how many reports wait, by what comes next.
 const (
-	MaxReports  = 10_000 // ends of sessions, and alarms
+	MaxReports  = 10_000 // ends of sessions and recordings, and alarms
 	MaxStarts   = 8_000  // starts of sessions
 	MaxPostures = 4_000  // and all else
 )
@@ -101,7 +101,7 @@ func (s *Spool) AppendFor(kind hostapi.Kind, data func(number uint64) (any, erro
 
 func limit(kind hostapi.Kind) uint64 {
 	switch kind {
-	case hostapi.KindSessionEnded, hostapi.KindAlarm:
+	case hostapi.KindSessionEnded, hostapi.KindSessionRecorded, hostapi.KindAlarm:
 		return MaxReports
 	case hostapi.KindSessionStarted:
 		return MaxStarts

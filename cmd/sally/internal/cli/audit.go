@@ -14,10 +14,11 @@ key. The checks need neither a broker nor its word.`,
   sally audit trends --weeks 26
   sally audit receipt 24 --vkey log.vkey > 24.tlog-proof
   sally audit check-certificate id-cert.pub --vkey log.vkey
-  sally audit verify pack.zip --policy policy.txt`,
+  sally audit verify pack.zip --policy policy.txt
+  sally audit replay ses-4f8k2m9qhx1z --identity key.txt`,
 		Args: cobra.NoArgs,
 	}
 	c.AddCommand(s.auditTimelineCommand(), s.auditTrendsCommand(), s.auditEventCommand(), s.auditReceiptCommand(),
-		s.checkCertificateCommand(), s.auditExportCommand(), s.auditPacksCommand(), s.auditVerifyCommand())
+		s.checkCertificateCommand(), s.auditExportCommand(), s.auditPacksCommand(), s.auditVerifyCommand(), s.auditReplayCommand())
 	return c
 }

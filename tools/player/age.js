@@ -1,0 +1,1 @@
+export { Decrypter } from "age-encryption";
