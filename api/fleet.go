@@ -38,6 +38,7 @@ type Session struct {
 	Host       string     `json:"host" doc:"The host's name"`
 	Request    string     `json:"request_id,omitempty" doc:"Whose certificate opened it; absent: none that is known, and alarm says why"`
 	Person     Person     `json:"person"`
+	Deployment string     `json:"deployment_id,omitempty" doc:"Whose agent's certificate opened it, instead of a request's"`
 	Serial     uint64     `json:"serial,string" doc:"Of the certificate, as the host says; 0: it was something else"`
 	Login      string     `json:"login"`
 	Client     string     `json:"client" doc:"Address that the client came from"`

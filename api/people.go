@@ -42,15 +42,16 @@ type RevocationInput struct {
 	Request string `json:"request,omitempty" maxLength:"32" doc:"Its grant and those that extend it; one that waits is cancelled"`
 	Person  string `json:"person,omitempty" maxLength:"32" doc:"All requests of the person with this id"`
 	Serial  string `json:"serial,omitempty" maxLength:"32" doc:"One certificate and the sessions that it opened; its grant goes on"`
-	Agent   string `json:"agent,omitempty" maxLength:"64" doc:"Not yet"`
+	Agent   string `json:"agent,omitempty" maxLength:"64" doc:"One run of a deploy agent, by its id: what it has open closes, and what it deploys is held"`
 	Host    string `json:"host,omitempty" maxLength:"64" doc:"All requests for the host with this name or id, those for several hosts among them"`
 	Reason  string `json:"reason" minLength:"1" maxLength:"2000"`
 }
 
-// Revocation is what a revocation ended; both lists are empty if all was over.
+// Revocation is what a revocation ended; all lists are empty if all was over.
 type Revocation struct {
 	Ended     []string `json:"ended" doc:"Requests whose grants ended"`
 	Cancelled []string `json:"cancelled" doc:"Requests that waited"`
+	Runs      []string `json:"runs,omitempty" doc:"Runs of deploy agents"`
 	Serials   []string `json:"serials,omitempty" doc:"Certificates that open nothing any more, of a grant that goes on"`
 }
 

@@ -204,6 +204,21 @@ func (l *Log) Find(ctx context.Context, id uuid.UUID) (Entry, error) {
 	return entries[0], nil
 }
 
+// Places are the indexes of those of the events that have their places.
+func (l *Log) Places(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]int64, error) {
+	rows, err := l.cfg.Pool.Query(ctx, `SELECT event_id, index FROM audit.event_ids WHERE event_id = ANY ($1)`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("reading the places of events: %w", err)
+	}
+	places := map[uuid.UUID]int64{}
+	var id uuid.UUID
+	var index int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &index}, func() error { places[id] = index; return nil }); err != nil {
+		return nil, fmt.Errorf("reading the places of events: %w", err)
+	}
+	return places, nil
+}
+
 // byID reads those of the events that have their places.
 func (l *Log) byID(ctx context.Context, ids []uuid.UUID) ([]Entry, error) {
 	return entriesByID(ctx, l.cfg.Pool, ids)

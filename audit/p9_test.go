@@ -118,10 +118,8 @@ func TestP9_ARestoredOlderStateIsNoticed(t *testing.T) {
 	stopIgnorant()
 
 	newer()
-	if err := l.Healthy(t.Context()); err != nil {
-		t.Errorf("after the newest state is back: %v", err)
-	}
 	run(t, l)
+	eventually(t, "the log to be well with its newest state", func() bool { return l.Healthy(t.Context()) == nil })
 	if entries := record(t, l, 1); entries[0].Index != 5 {
 		t.Errorf("the next index is %d, want 5", entries[0].Index)
 	}

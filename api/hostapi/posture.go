@@ -25,8 +25,11 @@ type Posture struct {
 	List  uint64    `json:"list"`
 	Heard time.Time `json:"heard"`
 	// Sessions is how many connections lasted when it looked.
-	Sessions int     `json:"sessions"`
-	Checks   []Check `json:"checks"` // each ID once, in order of ID
+	Sessions int `json:"sessions"`
+	// Ports are those on which something listens for others, beside sshd, each once and in
+	// order; null: the host cannot tell.
+	Ports  []int   `json:"ports"`
+	Checks []Check `json:"checks"` // each ID once, in order of ID
 }
 
 // Result is what became of a check.
@@ -124,7 +127,7 @@ func VerifyPosture(r PostureReport, key ssh.PublicKey) (Posture, error) {
 	if err := json.Unmarshal([]byte(r.Text), &p); err != nil {
 		return p, errors.New("the posture cannot be read")
 	}
-	if p.TakenAt.IsZero() || p.Sessions < 0 || len(p.Checks) == 0 || len(p.Checks) > MaxChecks {
+	if p.TakenAt.IsZero() || p.Sessions < 0 || p.List > 1<<63-1 || !slices.IsSorted(p.Ports) || len(p.Ports) > 1<<16 || len(p.Checks) == 0 || len(p.Checks) > MaxChecks {
 		return p, errors.New("the posture is not complete")
 	}
 	for i, c := range p.Checks {

@@ -35,6 +35,9 @@ type Revocations struct {
 	// Extended are grants that others follow without a gap: what is open under them
 	// stays open. By request.
 	Extended []ExtendedGrant `json:"extended"`
+	// Sealed are hosts that a deployment has sealed: once for each of both, the last time.
+	// By host and deployment.
+	Sealed []SealedHost `json:"sealed"`
 }
 
 // RevokedSerial is a certificate that must open nothing any more, and whose session
@@ -63,6 +66,16 @@ type ExtendedGrant struct {
 	By      string    `json:"by"` // the request whose grant follows
 	EndsAt  time.Time `json:"ends_at"`
 	Until   time.Time `json:"until"` // when hosts may forget it
+}
+
+// SealedHost is a host on which nothing more is deployed: no certificate that an agent of
+// the deployment was issued for it until At opens anything, and their sessions end. The
+// host looks at itself anew, so that it is known soon that it is sealed.
+type SealedHost struct {
+	Host       string    `json:"host"` // id
+	Deployment string    `json:"deployment"`
+	At         time.Time `json:"at"`
+	Until      time.Time `json:"until"` // when hosts may forget it
 }
 
 // ErrRolledBack is wrapped by errors about a list that must not replace the one that
@@ -100,7 +113,14 @@ func (r Revocations) Join(news Revocations, keep func(request string) bool) (Rev
 	out.Serials = join(news.Serials, r.Serials, RevokedSerial.compare, func(s RevokedSerial) bool { return stays(s.Until, s.Request) })
 	out.Grants = join(news.Grants, r.Grants, EndedGrant.compare, func(g EndedGrant) bool { return stays(g.Until, g.Request) })
 	out.Extended = join(news.Extended, r.Extended, ExtendedGrant.compare, func(e ExtendedGrant) bool { return stays(e.Until, e.Request) })
+	out.Sealed = slices.DeleteFunc(LastSealings(slices.Concat(news.Sealed, r.Sealed)), func(s SealedHost) bool { return !s.Until.After(out.MadeAt) })
 	return out, nil
+}
+
+// LastSealings are the sealings in their order, of each host and deployment the last one.
+func LastSealings(all []SealedHost) []SealedHost {
+	slices.SortFunc(all, func(a, b SealedHost) int { return cmp.Or(a.compare(b), b.At.Compare(a.At)) })
+	return slices.CompactFunc(all, func(a, b SealedHost) bool { return a.compare(b) == 0 })
 }
 
 // join sorts what stays of two lists; where both have the same, the first one's counts.
@@ -113,6 +133,10 @@ func join[E any](first, second []E, compare func(E, E) int, stays func(E) bool) 
 func (s RevokedSerial) compare(t RevokedSerial) int { return cmp.Compare(s.Serial, t.Serial) }
 func (g EndedGrant) compare(h EndedGrant) int       { return strings.Compare(g.Request, h.Request) }
 func (e ExtendedGrant) compare(f ExtendedGrant) int { return strings.Compare(e.Request, f.Request) }
+
+func (s SealedHost) compare(t SealedHost) int {
+	return cmp.Or(strings.Compare(s.Host, t.Host), strings.Compare(s.Deployment, t.Deployment))
+}
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
@@ -134,6 +158,16 @@ func (r Revocations) Ended(request string) (EndedGrant, bool) {
 		return EndedGrant{}, false
 	}
 	return r.Grants[i], true
+}
+
+// SealedAt returns when the deployment sealed the host after it was issued a certificate
+// for it at that time, if the list has it.
+func (r Revocations) SealedAt(host, deployment string, issued time.Time) (time.Time, bool) {
+	i, found := slices.BinarySearchFunc(r.Sealed, SealedHost{Host: host, Deployment: deployment}, SealedHost.compare)
+	if !found || r.Sealed[i].At.Before(issued) {
+		return time.Time{}, false
+	}
+	return r.Sealed[i].At, true
 }
 
 // End says when the sessions of a certificate end, and why. grantEnds is what the

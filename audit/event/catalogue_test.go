@@ -269,6 +269,6 @@ What a host causes is that host's word, signed with its key. Only a session's pe
 certificate, are what the broker itself knows. Hosts that run no sally-host report nothing: of their sessions and postures there are no events.
 
 There are no events for what Sallyport does not do: passkeys are the identity provider's, whose means (` + "`amr`, `acr`" + `) are in
-person.signed_in. Deployments by agents do not exist yet, so that there are no events of them.
+person.signed_in.
 
 `

@@ -28,6 +28,7 @@ type Circumstances struct {
 var (
 	person   = []Kind{Person}
 	itself   = []Kind{Broker}
+	agent    = []Kind{Agent}
 	anybody  = []Kind{Person, Broker}
 	ofHost   = []Kind{Host}
 	keepers  = []Kind{Person, Host}
@@ -36,6 +37,9 @@ var (
 	onDemand = Circumstances{By: itself, Behalf: true}
 	signing  = Circumstances{By: person, Person: true}
 	reported = Circumstances{By: ofHost, Host: true}
+
+	whoever   = []Kind{Agent, Person, Broker}
+	deploying = Circumstances{By: whoever, Policy: true, Host: true}
 )
 
 // circumstances of every type in the catalogue.
@@ -69,6 +73,11 @@ var circumstances = map[string]Circumstances{
 	"certificate.revoked":     {By: person, Policy: true, Request: true, Person: true, Host: true},
 	"host.certificate_issued": {By: keepers, Policy: true, Host: true},
 	"host.certificate_signed": {By: itself, Policy: true, Host: true, Behalf: true},
+
+	"agent.admitted":     {By: agent, Policy: true},
+	"agent.refused":      {By: agent, Stranger: true, Policy: true},
+	"agent.token_shared": {By: agent, Stranger: true, Policy: true},
+	"agent.revoked":      {By: anybody, Policy: true},
 
 	"message.failed": byItself,
 
@@ -125,7 +134,22 @@ var circumstances = map[string]Circumstances{
 	"disclosed.sessions": {By: person, Policy: true, Host: true},
 	"disclosed.messages": byRole,
 
-	"disclosed.recording": {By: person, Policy: true, Host: true},
+	"disclosed.recording":           {By: person, Policy: true, Host: true},
+	"deployment.opened":             {By: agent, Policy: true, Host: true},
+	"deployment.refused":            {By: []Kind{Agent, Person}, Policy: true},
+	"deployment.decided":            {By: person, Policy: true, Host: true},
+	"deployment.moved":              deploying,
+	"deployment.held":               deploying,
+	"deployment.resumed":            deploying,
+	"deployment.leased":             {By: agent, Policy: true, Host: true},
+	"deployment.released":           deploying,
+	"deployment.unfrozen":           deploying,
+	"batch.moved":                   deploying,
+	"batch.reported":                {By: agent, Policy: true, Host: true},
+	"batch.verified":                deploying,
+	"gate.decided":                  deploying,
+	"deployment.certificate_issued": {By: agent, Policy: true, Host: true},
+	"deployment.certificate_signed": {By: itself, Policy: true, Host: true, Behalf: true},
 
 	"pack.requested":  byRole,
 	"pack.made":       onDemand,

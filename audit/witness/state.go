@@ -9,10 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // stateFormat names the form of a witness's file.
 const stateFormat = "sallyport.witness/1"
+
+// handover is how long a witness waits for the one before it to let go of the state.
+const handover = time.Second
 
 // state is a file with the newest checkpoint of each log, which one process keeps.
 type state struct {
@@ -33,9 +37,16 @@ func openState(path string) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the witness's state: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("the witness's state %s: another process keeps it: %w", path, err)
+	// Who has just ended may have started a program, which has the lock until it is exec'd.
+	for late := time.Now().Add(handover); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if time.Now().After(late) {
+			lock.Close()
+			return nil, fmt.Errorf("the witness's state %s: another process keeps it: %w", path, err)
+		}
 	}
 	s := &state{path: path, lock: lock, logs: map[string][]byte{}}
 	text, err := os.ReadFile(path)

@@ -21,10 +21,12 @@ const (
 	TokenFamily = "fam"
 	Message     = "msg"
 	Delegation  = "del"
+	Deployment  = "dep"
 	Pack        = "pack" // of evidence
 	JoinToken   = "join" // of a host; not the token itself
 	Enrolment   = "enr"  // of a host that waits to be let in
 	Session     = "ses"  // on a host
+	Run         = "run"  // of a deploy agent
 )
 
 const (
