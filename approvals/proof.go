@@ -33,7 +33,7 @@ func keep(st interface{ Encode() ([]byte, error) }, at time.Time) (kept, error) 
 // keepSigned is a statement that came back from the provider with its signature,
 // and the event of the provider's keys if they are news.
 func (s *Service) keepSigned(ctx context.Context, tx pgx.Tx, text []byte, in Signed, at time.Time) (kept, []event.Event, error) {
-	keysHash, events, err := s.keepKeys(ctx, tx, in.Keys, at)
+	keysHash, events, err := s.KeepKeys(ctx, tx, in.Keys, at)
 	return kept{text: text, hash: hash(text), taken: at, idToken: in.IDToken, keysHash: keysHash}, events, err
 }
 
@@ -56,10 +56,16 @@ func (k kept) idTokenHash() string {
 
 // shown is what proves what was said, for people who look.
 func (k kept) shown(s grant.Said) api.DecisionEvidence {
-	out := api.DecisionEvidence{Assurance: s.Assurance, Statement: k.hash, IDTokenHash: k.idTokenHash(), KeysHash: k.keysHash}
+	return Shown(s, k.hash, k.idToken, k.keysHash)
+}
+
+// Shown is what proves a statement, for people who look.
+func Shown(s grant.Said, statementHash, idToken, keysHash string) api.DecisionEvidence {
+	k := kept{idToken: idToken}
+	out := api.DecisionEvidence{Assurance: s.Assurance, Statement: statementHash, IDTokenHash: k.idTokenHash(), KeysHash: keysHash}
 	switch {
-	case k.idToken != "":
-		out.AuthTime, out.AMR, out.ACR = evidence.Authentication(k.idToken)
+	case idToken != "":
+		out.AuthTime, out.AMR, out.ACR = evidence.Authentication(idToken)
 	case s.SignIn != nil:
 		out.AuthTime, out.AMR, out.ACR = &s.SignIn.AuthTime, s.SignIn.AMR, s.SignIn.ACR
 	}
@@ -74,14 +80,14 @@ func (s *Service) checkProof(ctx context.Context, tx pgx.Tx, want grant.Assured,
 		return err
 	}
 	if err := by.Proved(want, e, s.anchor()); err != nil {
-		return unproved(err)
+		return Unproved(err)
 	}
 	return nil
 }
 
-// unproved says that the proof does not prove what somebody said, in words for
+// Unproved says that the proof does not prove what somebody said, in words for
 // them.
-func unproved(err error) error {
+func Unproved(err error) error {
 	switch {
 	case errors.Is(err, evidence.ErrPerson):
 		return ErrOtherPerson.Because(err)
@@ -124,11 +130,11 @@ func (d decision) event() event.RequestDecided {
 	}
 }
 
-// keepKeys keeps what the provider published when a statement is taken, and
+// KeepKeys keeps what the provider published when a statement is taken, and
 // returns the hash of the note about it. That is the newest note that there is,
 // if the provider's keys have not changed since and it is not too old; else a
 // new one, with its event.
-func (s *Service) keepKeys(ctx context.Context, tx pgx.Tx, keys evidence.Keys, at time.Time) (noteHash string, events []event.Event, err error) {
+func (s *Service) KeepKeys(ctx context.Context, tx pgx.Tx, keys evidence.Keys, at time.Time) (noteHash string, events []event.Event, err error) {
 	var note []byte
 	err = tx.QueryRow(ctx, `SELECT note, hash FROM provider_keys ORDER BY seen_at DESC LIMIT 1`).Scan(&note, &noteHash)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {

@@ -75,6 +75,9 @@ func (n effectNames) show(e policy.Effect) *api.PolicyEffect {
 		out.Roles = append(out.Roles, said)
 		out.Summary = append(out.Summary, said.Effect)
 	}
+	for _, c := range e.Agents {
+		out.Summary = append(out.Summary, agentSentence(c))
+	}
 	for _, p := range e.Reach {
 		said := n.access(p)
 		out.Reach = append(out.Reach, said)

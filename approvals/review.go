@@ -150,7 +150,7 @@ func (s *Service) takeReviewLocked(ctx context.Context, tx pgx.Tx, c identity.Ca
 		return err
 	}
 	if _, err := CheckReview(r.terms, r.termsHash, e, s.anchor()); err != nil {
-		return unproved(err)
+		return Unproved(err)
 	}
 	v.id = ids.New(ids.Review)
 	if err := r.insertReview(ctx, tx, v); err != nil {

@@ -16,10 +16,7 @@ import (
 // Refusals of a revocation.
 var (
 	ErrBadRevocation = refusal.New(refusal.Invalid, "bad-revocation",
-		"a revocation is of one thing", "name a request, a person, a host or the serial of a certificate, and only one of them")
-	ErrRevocationKind = refusal.New(refusal.Invalid, "revocation-not-yet",
-		"this broker has no agents yet",
-		"revoke a request, a person, a host, or a certificate by its serial")
+		"a revocation is of one thing", "name a request, a person, a host, a run or the serial of a certificate, and only one of them")
 	ErrNoWhy = refusal.New(refusal.Invalid, "why-required",
 		"that needs a reason", "say why, for whoever it stops and for whoever reads it later").On("reason")
 	ErrNotOperator = refusal.New(refusal.Denied, "operators-only",
@@ -38,11 +35,8 @@ var (
 // Nothing left to revoke is no error: what the caller wants is so. That anybody
 // else tried is an event.
 func (s *Service) Revoke(ctx context.Context, c identity.Caller, in api.RevocationInput) (api.Revocation, error) {
-	switch {
-	case in.Agent != "":
-		return api.Revocation{}, ErrRevocationKind
-	case in.Serial != "" || len(in.Request+in.Person+in.Host) == 0 ||
-		in.Request != "" && in.Person+in.Host != "" || in.Person != "" && in.Host != "":
+	if in.Serial != "" || in.Agent != "" || len(in.Request+in.Person+in.Host) == 0 ||
+		in.Request != "" && in.Person+in.Host != "" || in.Person != "" && in.Host != "" {
 		return api.Revocation{}, ErrBadRevocation
 	}
 	why, err := CheckWhy(in.Reason)

@@ -55,26 +55,26 @@ func (s *Service) DraftDecision(ctx context.Context, c identity.Caller, b Browse
 	}
 	st := newStatement(r.terms, r.termsHash, basis, in, now)
 	st.ClientID = b.ClientID
-	return s.keepDraft(ctx, b, id, st, want)
+	return s.KeepDraft(ctx, b, id, st, want)
 }
 
 // completeDecision takes a decision that was drafted.
-func (s *Service) completeDecision(ctx context.Context, d drafted) error {
-	st, err := ParseStatement(d.text)
+func (s *Service) completeDecision(ctx context.Context, d Drafted) error {
+	st, err := ParseStatement(d.Text)
 	if err != nil {
 		return ErrEvidence.Because(err)
 	}
-	if !d.is(st.Approver, st.RequestID) {
+	if !d.Is(st.Approver, st.RequestID) {
 		return ErrDraftGone
 	}
-	_, err = s.take(ctx, d.c, st.RequestID, st.Verdict, func(tx pgx.Tx, b basis, r *request, at time.Time) (decision, []event.Event, error) {
+	_, err = s.take(ctx, d.Caller, st.RequestID, st.Verdict, func(tx pgx.Tx, b basis, r *request, at time.Time) (decision, []event.Event, error) {
 		if st.TermsHash != r.termsHash {
 			return decision{}, nil, ErrOtherTerms
 		}
 		if !b.is(st, r.terms) {
 			return decision{}, nil, ErrDraftGone // what was delegated has changed meanwhile
 		}
-		k, events, err := d.sign(ctx, tx, at)
+		k, events, err := s.keepSigned(ctx, tx, d.Text, d.Signed, at)
 		return decision{kept: k, id: ids.New(ids.Decision), statement: st}, events, err
 	})
 	return err

@@ -46,26 +46,26 @@ func (s *Service) DraftPolicyDecision(ctx context.Context, c identity.Caller, b 
 	}
 	st := p.newDecision(head, c.Person, in, notBefore(s.cfg.Clock.Now(), p.created))
 	st.ClientID = b.ClientID
-	return s.keepDraft(ctx, b, id, st, grant.PolicyAssured(head))
+	return s.KeepDraft(ctx, b, id, st, grant.PolicyAssured(head))
 }
 
 // completePolicyDecision takes a decision on a proposal that was drafted.
-func (s *Service) completePolicyDecision(ctx context.Context, d drafted) error {
+func (s *Service) completePolicyDecision(ctx context.Context, d Drafted) error {
 	var st PolicyStatement
-	if err := grant.ParseCanonical(d.text, &st); err != nil {
+	if err := grant.ParseCanonical(d.Text, &st); err != nil {
 		return ErrEvidence.Because(err)
 	}
-	if !d.is(st.Approver, st.ProposalID) {
+	if !d.Is(st.Approver, st.ProposalID) {
 		return ErrDraftGone
 	}
-	_, err := s.takePolicyDecision(ctx, d.c, st.ProposalID, st.Verdict, func(tx pgx.Tx, c identity.Caller, p *proposal, head *policy.Policy, at time.Time) (policyDecision, []event.Event, error) {
+	_, err := s.takePolicyDecision(ctx, d.Caller, st.ProposalID, st.Verdict, func(tx pgx.Tx, c identity.Caller, p *proposal, head *policy.Policy, at time.Time) (policyDecision, []event.Event, error) {
 		switch {
 		case st.ProposalHash != p.hash || st.DocumentHash != p.statement.DocumentHash:
 			return policyDecision{}, nil, ErrOtherProposal
 		case st.PolicyHash != head.Hash || !slices.Equal(st.Groups, operatorGroups(head, c.Person)):
 			return policyDecision{}, nil, ErrDraftGone // another version, or other groups, have come meanwhile
 		}
-		k, events, err := d.sign(ctx, tx, notBefore(at, st.Time))
+		k, events, err := s.keepSigned(ctx, tx, d.Text, d.Signed, notBefore(at, st.Time))
 		return policyDecision{k, st}, events, err
 	})
 	return err

@@ -50,24 +50,24 @@ func (s *Service) DraftReview(ctx context.Context, c identity.Caller, b Browser,
 	}
 	st := r.newReview(c.Person, in, at)
 	st.ClientID = b.ClientID
-	return s.keepDraft(ctx, b, id, st, want)
+	return s.KeepDraft(ctx, b, id, st, want)
 }
 
 // completeReview takes a review that was drafted.
-func (s *Service) completeReview(ctx context.Context, d drafted) error {
-	st, err := ParseReview(d.text)
+func (s *Service) completeReview(ctx context.Context, d Drafted) error {
+	st, err := ParseReview(d.Text)
 	if err != nil {
 		return ErrEvidence.Because(err)
 	}
-	if !d.is(st.Reviewer, st.RequestID) {
+	if !d.Is(st.Reviewer, st.RequestID) {
 		return ErrDraftGone
 	}
-	_, err = s.takeReview(ctx, d.c, st.RequestID, st.Verdict, func(tx pgx.Tx, c identity.Caller, r *request, at time.Time) (review, []event.Event, error) {
+	_, err = s.takeReview(ctx, d.Caller, st.RequestID, st.Verdict, func(tx pgx.Tx, c identity.Caller, r *request, at time.Time) (review, []event.Event, error) {
 		now := r.newReview(c.Person, api.ReviewInput{Verdict: st.Verdict, Comment: st.Comment}, st.Time)
 		if st.TermsHash != now.TermsHash || st.PolicyHash != now.PolicyHash || st.Late != now.Late || !slices.Equal(st.Groups, now.Groups) {
 			return review{}, nil, ErrDraftGone // their groups have changed meanwhile
 		}
-		k, events, err := d.sign(ctx, tx, at)
+		k, events, err := s.keepSigned(ctx, tx, d.Text, d.Signed, at)
 		return review{kept: k, statement: st}, events, err
 	})
 	return err

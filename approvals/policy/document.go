@@ -11,7 +11,10 @@ type document struct {
 	Roles     map[string][]string `yaml:"roles" form:"roles" doc:"Groups whose members are operators or auditors."`
 	Rules     []rule              `yaml:"rules" need:"true" form:"rules" doc:"Who may ask for what, and who must approve. The first rule that fits decides."`
 	Listen    []listen            `yaml:"listen" form:"listens" doc:"What may listen on hosts, beside sshd. The first entry that fits a host is its list; if none fits, nothing may."`
+	Agents    []agent             `yaml:"agents" form:"agents" doc:"Which jobs of which pipelines are deploy agents. The first entry that fits decides."`
 	Tests     []testCase          `yaml:"tests" form:"tests" doc:"Asks and what must become of them. They run whenever the policy is read; one that fails makes it unusable."`
+
+	Deployments []deployment `yaml:"deployments" form:"deployments" doc:"Which agents may deploy what, where and by which plan."`
 }
 
 type listen struct {

@@ -179,7 +179,13 @@ func (p *reader) policy(doc document) (*Policy, error) {
 	if out.Listening, err = p.listening(doc.Listen); err != nil {
 		return nil, err
 	}
+	if out.Agents, err = p.agents(doc.Agents); err != nil {
+		return nil, err
+	}
 	out.index = newIndex(out.Rules, func(*Rule) bool { return true })
+	if err := p.deployments(doc.Deployments, out); err != nil {
+		return nil, err
+	}
 	if err := p.runTests(out, doc.Tests); err != nil {
 		return nil, err
 	}

@@ -149,8 +149,8 @@ func TestParseRefusesWithPlace(t *testing.T) {
 
 		{"bad assurance", "assurance: provider", "assurance: trust", "", "not an assurance"},
 		{"bad default assurance", "assurance: session", "assurance: none", "", "not an assurance"},
-		{"age without provider", "assurance: provider\n    max_age: 15m\n    acr_values: [phr, phrh]", "assurance: session\n    max_age: 15m", "max_age", "only the identity provider"},
-		{"acr without provider", "assurance: provider\n    max_age: 15m\n    acr", "assurance: session\n    acr", "acr_values", "only the identity provider"},
+		{"age without provider", "assurance: provider\n    max_age: 15m\n    acr_values: [phr, phrh]", "assurance: session\n    max_age: 15m", "max_age: 15m", "only the identity provider"},
+		{"acr without provider", "assurance: provider\n    max_age: 15m\n    acr", "assurance: session\n    acr", "acr_values: [phr, phrh]", "only the identity provider"},
 		{"acr with a space", "[phr, phrh]", `["phr phrh"]`, "", "not an authentication context"},
 		{"acr twice", "[phr, phrh]", `[phr, phr]`, "", "twice"},
 

@@ -109,9 +109,13 @@ type Policy struct {
 	Rules []Rule
 	// Listening is what may listen on hosts; the first that fits a host is its list.
 	Listening []Listening
+	// Agents are the trust entries for deploy agents; the first that fits decides.
+	Agents []Agent
 	// Assurance is what proves decisions on the version that is to follow this one,
 	// and decisions under rules that do not say.
 	Assurance Assurance
+	// Deployments are what agents may deploy; none: nothing.
+	Deployments []Deployment
 
 	index index // of Rules
 }
@@ -151,9 +155,7 @@ type Rule struct {
 	Reason    Text
 	Ticket    Text
 
-	Assurance Assurance
-	MaxAge    time.Duration // of the approver's authentication, with Provider; 0: the provider's own idea
-	ACRValues []string      // one of which the provider must state, with Provider; empty: any
+	Proof // of decisions
 
 	Extend    Extend
 	Emergency *Emergency    // nil: no emergencies
@@ -170,6 +172,13 @@ const (
 	PortForwarding  Forwarding = "port"  // permit-port-forwarding
 	X11Forwarding   Forwarding = "x11"   // permit-X11-forwarding
 )
+
+// Proof is how what somebody decides must be proved.
+type Proof struct {
+	Assurance Assurance
+	MaxAge    time.Duration // of the approver's authentication, with Provider; 0: the provider's own idea
+	ACRValues []string      // one of which the provider must state, with Provider; empty: any
+}
 
 // Assurance is what proves a decision.
 type Assurance string

@@ -223,36 +223,41 @@ func (p *reader) schedule(path string, s schedule) (*Schedule, error) {
 	return out, nil
 }
 
-// decisions reads what proves a decision.
 func (p *reader) decisions(path string, r rule, out *Rule) (err error) {
-	if out.Assurance, err = p.readAssurance(path+".assurance", r.Assurance, p.assurance); err != nil {
-		return err
+	out.Proof, err = p.proof(path, r.Assurance, r.MaxAge, r.ACRValues)
+	return err
+}
+
+// proof reads what proves a decision.
+func (p *reader) proof(path, assurance, maxAge string, acrValues []string) (out Proof, err error) {
+	if out.Assurance, err = p.readAssurance(path+".assurance", assurance, p.assurance); err != nil {
+		return out, err
 	}
-	if out.MaxAge, err = p.duration(path+".max_age", r.MaxAge, 0, time.Second, MaxSignInAge); err != nil {
-		return err
+	if out.MaxAge, err = p.duration(path+".max_age", maxAge, 0, time.Second, MaxSignInAge); err != nil {
+		return out, err
 	}
-	if len(r.ACRValues) > MaxACRValues {
-		return p.fault(path+".acr_values", "%d values are more than %d", len(r.ACRValues), MaxACRValues)
+	if len(acrValues) > MaxACRValues {
+		return out, p.fault(path+".acr_values", "%d values are more than %d", len(acrValues), MaxACRValues)
 	}
-	for i, v := range r.ACRValues {
+	for i, v := range acrValues {
 		// They travel in one parameter, separated by spaces (OpenID Connect Core 3.1.2.1).
 		if v == "" || len(v) > 255 || strings.ContainsFunc(v, func(c rune) bool { return c <= ' ' || c > '~' }) {
-			return p.fault(fmt.Sprintf("%s.acr_values[%d]", path, i), "%q is not an authentication context class", v)
+			return out, p.fault(fmt.Sprintf("%s.acr_values[%d]", path, i), "%q is not an authentication context class", v)
 		}
-		if slices.Index(r.ACRValues, v) != i {
-			return p.fault(fmt.Sprintf("%s.acr_values[%d]", path, i), "%q stands twice in the list", v)
+		if slices.Index(acrValues, v) != i {
+			return out, p.fault(fmt.Sprintf("%s.acr_values[%d]", path, i), "%q stands twice in the list", v)
 		}
 	}
-	out.ACRValues = r.ACRValues
+	out.ACRValues = acrValues
 	if out.Assurance == Provider {
-		return nil
+		return out, nil
 	}
-	for key, set := range map[string]bool{"max_age": out.MaxAge > 0, "acr_values": len(r.ACRValues) > 0} {
+	for key, set := range map[string]bool{"max_age": out.MaxAge > 0, "acr_values": len(acrValues) > 0} {
 		if set {
-			return p.fault(path+"."+key, "only the identity provider can vouch for that: say assurance: provider")
+			return out, p.fault(path+"."+key, "only the identity provider can vouch for that: say assurance: provider")
 		}
 	}
-	return nil
+	return out, nil
 }
 
 func (p *reader) texts(path string, r rule, out *Rule) (err error) {

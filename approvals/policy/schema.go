@@ -64,9 +64,29 @@ var forms = map[string]schema{
 	"wall clock":  {"pattern": wallForm.String()},
 	"extensions":  {"minimum": 1, "maximum": MaxExtensions},
 	"escalations": {"maxItems": MaxEscalations},
-	"labels":      {"additionalProperties": schema{"type": "string"}},
-	"time":        {"format": "date-time"},
-	"needs":       {"items": schema{"type": "string", "pattern": `^(stage [0-9]+: )?[0-9]+ from .+$`}},
+
+	"deployments":      {"maxItems": MaxDeployments},
+	"trust entries":    arrayOf(schema{"type": "string", "pattern": nameForm.String()}, 1, MaxTrustEntries),
+	"command":          {"minLength": 1, "maxLength": MaxCommand},
+	"agent cidrs":      {"minItems": 1, "maxItems": MaxSourceAddresses},
+	"uses":             {"minimum": 1, "maximum": MaxUses},
+	"batches":          {"minItems": 1, "maxItems": MaxBatches},
+	"on failure":       {"enum": onFailures},
+	"gates":            {"maxItems": MaxGates},
+	"gate times":       {"minimum": 1, "maximum": MaxGateTimes},
+	"gate failures":    {"minimum": 0, "maximum": MaxGateTimes},
+	"status":           {"minimum": 100, "maximum": 599},
+	"comparison":       {"pattern": comparisonForm.String()},
+	"gate ports":       {"items": schema{"type": "integer", "minimum": 1, "maximum": 65535}, "maxItems": MaxGatePorts},
+	"freezes":          {"maxItems": MaxFreezes},
+	"freeze times":     {"minItems": 1, "maxItems": MaxTimes},
+	"wall time":        {"pattern": `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}$`},
+	"deployment tests": {"maxItems": MaxDeploymentTests},
+	"hosts":            {"minimum": 1, "maximum": MaxDeployedHosts},
+	"sizes":            {"items": schema{"type": "integer", "minimum": 1}},
+	"labels":           {"additionalProperties": schema{"type": "string"}},
+	"time":             {"format": "date-time"},
+	"needs":            {"items": schema{"type": "string", "pattern": `^(stage [0-9]+: )?[0-9]+ from .+$`}},
 }
 
 var groupName = schema{"type": "string", "minLength": 1, "maxLength": 255}
@@ -82,6 +102,9 @@ func schemaOf(t reflect.Type, form string) schema {
 	}
 	if t == reflect.TypeFor[automatic]() {
 		return schema{"anyOf": []schema{{"type": "boolean"}, schemaOf(reflect.TypeFor[schedule](), "")}}
+	}
+	if t == reflect.TypeFor[share]() {
+		return schema{"anyOf": []schema{{"type": "integer", "minimum": 0, "maximum": MaxDeployedHosts}, {"type": "string", "pattern": percentForm.String()}}}
 	}
 	s := schema{}
 	switch t.Kind() {

@@ -70,7 +70,8 @@ func TestSchemaKnowsEveryKey(t *testing.T) {
 		{"logins: [root]", "logins: []"}, {"name: web", "name: Web Rule"}, {"max: 1h", "max: soon"}, {"count: 2", "count: 0"},
 		{"approve_within:", "aprove_within:"}, {"days: [fri]", "days: [friday]"}, {`to: "12:30"`, `to: "12:60"`},
 		{"assurance: provider", "assurance: trust"}, {"[phr, phrh]", "[phr, phr]"}, {"forwarding: [port, agent]", "forwarding: [sockets]"},
-		{"who: [oncall]", "who: []"}, {"times: 2, by: 30m", "times: 2"}, {"automatic: true\ntests", "automatic: sometimes\ntests"},
+		{"who: [oncall]", "who: []"}, {"times: 2, by: 30m", "times: 2"}, {"automatic: true\ntests", "automatic: sometimes\ntests"}, {"hosts: 10%", "hosts: 0%"}, {"on_failure: rollback", "on_failure: ignore"},
+		{"uses: 2", "uses: 200"}, {"source_address: [192.0.2.0/24], ", ""}, {"< 0.01", "about 1"}, {"from: \"2026-12-20T18:00\"", "from: \"2026-12-20\""},
 		{"    where: class=app\n", ""}, {"zone: Europe/Berlin", "zones: Europe/Berlin"}, {"[1 from approvers]", "[approvers]"},
 	} {
 		if !strings.Contains(string(text), c[0]) {
@@ -196,6 +197,16 @@ func validate(s schema, v any, path string) error {
 		case "items":
 			for i, item := range array {
 				if err := validate(want.(schema), item, fmt.Sprintf("%s[%d]", path, i)); err != nil {
+					return err
+				}
+			}
+		case "minProperties":
+			ok = float64(len(object)) >= number(want)
+		case "maxProperties":
+			ok = float64(len(object)) <= number(want)
+		case "propertyNames":
+			for name := range object {
+				if err := validate(want.(schema), name, path+"."+name); err != nil {
 					return err
 				}
 			}
