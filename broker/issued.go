@@ -9,14 +9,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Issued is a person's certificate that was decided on, as it is written down.
+// Issued is a certificate of a person or an agent that was decided on, as it is written
+// down.
 type Issued struct {
-	Serial                      uint64
-	RequestID, PersonID, HostID string
-	KeyID, Principal            string
-	Fingerprint                 string // of its key
-	ValidAfter, ValidBefore     time.Time
-	Record                      bool // its sessions have to be recorded
+	Serial                  uint64
+	RequestID, PersonID     string // of a person's
+	DeploymentID            string // of an agent's
+	HostID                  string
+	KeyID, Principal        string
+	Fingerprint             string // of its key
+	IssuedAt                time.Time
+	ValidAfter, ValidBefore time.Time
+	Record                  bool // its sessions have to be recorded
 }
 
 // Issued finds a certificate by its serial, or returns nil.
@@ -26,15 +30,18 @@ func (b *Broker) Issued(ctx context.Context, tx pgx.Tx, serial uint64) (*Issued,
 	}
 	i := &Issued{Serial: serial}
 	err := tx.QueryRow(ctx, `
-		SELECT request_id, person_id, host_id, key_id, principal, fingerprint, valid_after, valid_before, record
-		FROM certificates WHERE serial = $1`, serial).
-		Scan(&i.RequestID, &i.PersonID, &i.HostID, &i.KeyID, &i.Principal, &i.Fingerprint, &i.ValidAfter, &i.ValidBefore, &i.Record)
+		SELECT request_id, person_id, '', host_id, key_id, principal, fingerprint, issued_at, valid_after, valid_before, record
+		FROM certificates WHERE serial = $1
+		UNION ALL
+		SELECT '', '', deployment_id, host_id, key_id, principal, fingerprint, issued_at, valid_after, valid_before, false
+		FROM deployment_certificates WHERE serial = $1`, serial).
+		Scan(&i.RequestID, &i.PersonID, &i.DeploymentID, &i.HostID, &i.KeyID, &i.Principal, &i.Fingerprint, &i.IssuedAt, &i.ValidAfter, &i.ValidBefore, &i.Record)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("finding certificate %d: %w", serial, err)
 	}
-	i.ValidAfter, i.ValidBefore = i.ValidAfter.UTC(), i.ValidBefore.UTC()
+	i.IssuedAt, i.ValidAfter, i.ValidBefore = i.IssuedAt.UTC(), i.ValidAfter.UTC(), i.ValidBefore.UTC()
 	return i, nil
 }

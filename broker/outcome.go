@@ -34,6 +34,8 @@ func (b *Broker) outcomes(ctx context.Context, f audit.Filter) (map[string]outco
 				found[data.Intent] = outcome{entry.Index, data.Failure}
 			case event.HostCertificateSigned:
 				found[data.Intent] = outcome{entry.Index, data.Failure}
+			case event.DeploymentCertificateSigned:
+				found[data.Intent] = outcome{entry.Index, data.Failure}
 			}
 		}
 		if len(entries) < f.Limit || entries[len(entries)-1].Index <= 0 {
@@ -82,6 +84,8 @@ func (b *Broker) Outcome(ctx context.Context, intent audit.Entry) (*api.Outcome,
 		f = audit.Filter{RequestID: e.Subject.RequestID, Type: "certificate.signed"}
 	case event.HostCertificateIssued:
 		f = audit.Filter{HostID: e.Subject.HostID, Type: "host.certificate_signed"}
+	case event.DeploymentCertificateIssued:
+		f = audit.Filter{HostID: e.Subject.HostID, Type: "deployment.certificate_signed"}
 	default:
 		return nil, nil
 	}

@@ -55,6 +55,8 @@ func (b *Broker) result(intent event.Event, signed []byte, failure string) {
 		data = event.CertificateSigned{Serial: of.Serial, Intent: intent.ID.String(), Certificate: digest, Failure: failure}
 	case event.HostCertificateIssued:
 		data = event.HostCertificateSigned{Serial: of.Serial, Intent: intent.ID.String(), Certificate: digest, Failure: failure}
+	case event.DeploymentCertificateIssued:
+		data = event.DeploymentCertificateSigned{Serial: of.Serial, DeploymentID: of.DeploymentID, Intent: intent.ID.String(), Certificate: digest, Failure: failure}
 	default:
 		panic(fmt.Sprintf("%s is no intent", intent.Type))
 	}

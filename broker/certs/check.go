@@ -35,6 +35,12 @@ func checkUser(cert *ssh.Certificate, login, hostID string, at time.Time) error 
 	if len(cert.ValidPrincipals) != 1 || cert.ValidPrincipals[0] != principal {
 		return fmt.Errorf("principals are %q, not %q alone", cert.ValidPrincipals, principal)
 	}
+	if _, _, _, _, err := agentKeyID(cert.KeyId); err == nil {
+		if err := checkAgent(cert); err != nil {
+			return err
+		}
+		return checkCommon(cert, at)
+	}
 	requestID, personID, _ := strings.Cut(cert.KeyId, ":")
 	if _, err := KeyID(requestID, personID); err != nil {
 		return fmt.Errorf("key id: %w", err)

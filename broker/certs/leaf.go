@@ -69,8 +69,8 @@ func (o object) inner(name string, problem *error) object {
 	return fields
 }
 
-// leaf is what a check needs of the events certificate.issued and
-// host.certificate_issued (docs/events.md).
+// leaf is what a check needs of the events certificate.issued,
+// deployment.certificate_issued and host.certificate_issued (docs/events.md).
 type leaf struct {
 	kind          string
 	version       int
@@ -99,6 +99,15 @@ type leaf struct {
 	atEnd         string
 	singleUse     bool
 	record        bool
+
+	// Of an agent's.
+	deployment string
+	batch      int
+	epoch      string
+	command    string
+	uses       int
+	batchEnds  time.Time
+	tokenHash  string
 }
 
 // readLeaf reads an event. What it says is true as far as the broker's word is;
@@ -126,6 +135,9 @@ func readLeaf(text []byte) (leaf, error) {
 		grantEnds: get[time.Time](data, "grant_ends_at", &err), atEnd: get[string](data, "at_end", &err),
 		singleUse: get[bool](data, "single_use", &err), record: get[bool](data, "record", &err),
 	}
+	l.deployment, l.batch, l.epoch = get[string](data, "deployment_id", &err), get[int](data, "batch", &err), get[string](data, "epoch", &err)
+	l.batchEnds = get[time.Time](data, "batch_ends_at", &err)
+	l.command, l.uses, l.tokenHash = get[string](data, "command", &err), get[int](data, "uses", &err), get[string](data, "token_hash", &err)
 	if principal := get[string](data, "principal", &err); principal != "" {
 		l.principals = append(l.principals, principal)
 	}

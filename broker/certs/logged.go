@@ -22,9 +22,9 @@ type Logged struct {
 	Size        int64 // of the log, when the receipt was made
 
 	Event      string    // id
-	Type       string    // certificate.issued or host.certificate_issued
+	Type       string    // certificate.issued, deployment.certificate_issued or host.certificate_issued
 	Time       time.Time // when it was decided, by the broker's clock
-	ActorKind  string    // who got it: person, or for a host's certificate the operator
+	ActorKind  string    // who got it: person, agent, or for a host's certificate the operator
 	ActorID    string
 	ActorName  string
 	Source     string // address that they asked from
@@ -45,6 +45,15 @@ type Logged struct {
 	KeepSessions bool      // sessions outlast that
 	SingleUse    bool      // it opens one session
 	Record       bool      // its terminal sessions are recorded, or it opens none
+
+	// Of an agent's, instead of a request.
+	Deployment string
+	Batch      int
+	Epoch      string
+	Command    string    // the only one that it runs
+	Uses       int       // sessions that it opens
+	BatchEnds  time.Time // when these end, at the latest
+	TokenHash  string    // of the job's token
 
 	Leaf           []byte // the event's exact bytes
 	PreCertificate []byte
@@ -121,18 +130,25 @@ func checkReceipt(cert *ssh.Certificate, log note.Verifier) (Logged, error) {
 		ActorKind: l.actorKind, ActorID: l.actorID, ActorName: l.actorName, Source: l.source, RequestID: l.requestID,
 		HostID: l.hostID, Host: l.host, Login: l.login, Principals: l.principals,
 		PolicyVersion: l.policyVersion, PolicyHash: l.policyHash, TermsHash: l.termsHash, Decisions: l.decisions,
-		Emergency: l.emergency, Drill: l.drill, GrantEnds: l.grantEnds, KeepSessions: l.atEnd == "keep", SingleUse: l.singleUse, Record: l.record, Leaf: whole, PreCertificate: pre, Receipt: r.Format()}, nil
+		Emergency: l.emergency, Drill: l.drill,
+		GrantEnds: l.grantEnds, KeepSessions: l.atEnd == "keep", SingleUse: l.singleUse, Record: l.record,
+		Deployment: l.deployment, Batch: l.batch, Epoch: l.epoch, Command: l.command, Uses: l.uses, BatchEnds: l.batchEnds, TokenHash: l.tokenHash,
+		Leaf: whole, PreCertificate: pre, Receipt: r.Format()}, nil
 }
 
 // The events that hold a pre-certificate.
 const (
 	userEvent    = "certificate.issued"
+	agentEvent   = "deployment.certificate_issued"
 	hostEvent    = "host.certificate_issued"
 	eventVersion = 1
 )
 
 func (l leaf) kindFits(cert *ssh.Certificate) error {
 	want := map[uint32]string{ssh.UserCert: userEvent, ssh.HostCert: hostEvent}[cert.CertType]
+	if _, _, _, _, err := agentKeyID(cert.KeyId); err == nil && want == userEvent {
+		want = agentEvent
+	}
 	if want == "" || l.kind != want || l.version != eventVersion {
 		return fmt.Errorf("the event is %q version %d, which issues no certificate of type %d", l.kind, l.version, cert.CertType)
 	}
@@ -170,8 +186,24 @@ func (l leaf) says(cert *ssh.Certificate, pre []byte) error {
 	switch {
 	case len(l.principals) != 1 || l.principals[0] != l.login+"@"+l.hostID:
 		return fmt.Errorf("the principals are %q, the event is about %q on %q", l.principals, l.login, l.hostID)
+	case l.kind == agentEvent:
+		return l.saysOfAgent(cert)
 	case l.keyID != cert.KeyId || cert.KeyId != l.requestID+":"+l.actorID:
 		return fmt.Errorf("the key id is %q; the event says %q, of %q by %q", cert.KeyId, l.keyID, l.requestID, l.actorID)
+	}
+	return nil
+}
+
+// saysOfAgent compares what only an agent's certificate has.
+func (l leaf) saysOfAgent(cert *ssh.Certificate) error {
+	deployment, batch, epoch, run, err := agentKeyID(cert.KeyId)
+	switch {
+	case err != nil:
+		return err
+	case l.keyID != cert.KeyId || l.deployment != deployment || l.batch != batch || l.epoch != strconv.FormatUint(epoch, 10) || l.actorID != run:
+		return fmt.Errorf("the key id is %q; the event is about batch %d of %q, by %q", cert.KeyId, l.batch, l.deployment, l.actorID)
+	case l.command != cert.CriticalOptions[forceCommandOption]:
+		return errors.New("the event gives another command")
 	}
 	return nil
 }
@@ -187,6 +219,9 @@ func (l leaf) allowed() error {
 	}
 	if !isHash(l.termsHash) || !isHash(l.policyHash) {
 		return errors.New("the event names no terms or no policy")
+	}
+	if l.kind == agentEvent && (l.actorKind != "agent" || !isHash(l.tokenHash) || l.uses < 1 || l.batchEnds.IsZero()) {
+		return errors.New("the event names no agent, no token, no number of uses or no end of the batch")
 	}
 	for _, d := range l.decisions {
 		if !isHash(d) {

@@ -45,7 +45,7 @@ func (in *intake) looked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := posture.Report{Number: p.Number, BootID: p.BootID, TakenAt: p.TakenAt, ReceivedAt: in.now, Checks: p.Full()}
+	now := posture.Report{Number: p.Number, BootID: p.BootID, List: p.List, Ports: p.Ports, TakenAt: p.TakenAt, ReceivedAt: in.now, Checks: p.Full()}
 	if err := posture.Write(ctx, in.tx, in.host.ID, now, d); err != nil {
 		return err
 	}

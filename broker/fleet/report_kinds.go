@@ -138,11 +138,20 @@ func (in *intake) opened(ctx context.Context, d hostapi.SessionStarted) (cert *b
 		return cert, alarmOutsideTime, fmt.Sprintf("certificate %d was good from %s to %s", d.Serial,
 			cert.ValidAfter.Format(time.RFC3339), cert.ValidBefore.Format(time.RFC3339)), nil
 	}
-	over, err := revocations.EndedAt(ctx, in.tx, cert.Serial, cert.RequestID)
+	over, err := in.over(ctx, cert)
 	if err == nil && !over.IsZero() && d.StartedAt.After(over.Add(endReaches)) {
-		code, why = alarmAfterEnd, fmt.Sprintf("certificate %d was revoked, or its grant had ended, at %s", d.Serial, over.Format(time.RFC3339))
+		code, why = alarmAfterEnd, fmt.Sprintf("certificate %d was revoked, or its grant or deployment had ended, at %s", d.Serial, over.Format(time.RFC3339))
 	}
 	return cert, code, why, err
+}
+
+// over is when the certificate's grant, its deployment's hold on the host, or itself ended
+// before its time; zero if it has not.
+func (in *intake) over(ctx context.Context, cert *broker.Issued) (time.Time, error) {
+	if cert.DeploymentID != "" {
+		return revocations.SealedAt(ctx, in.tx, cert.DeploymentID, cert.HostID, cert.IssuedAt)
+	}
+	return revocations.EndedAt(ctx, in.tx, cert.Serial, cert.RequestID)
 }
 
 // ended takes the end of a session, also of one whose start was lost.
@@ -225,7 +234,7 @@ func (in *intake) alarmed() error {
 // opened the session.
 func (in *intake) about(row *sessions.Session, cert *broker.Issued) event.Subject {
 	if cert != nil {
-		row.RequestID, row.PersonID = cert.RequestID, cert.PersonID
+		row.RequestID, row.PersonID, row.Deployment = cert.RequestID, cert.PersonID, cert.DeploymentID
 	}
 	return event.Subject{RequestID: row.RequestID, PersonID: row.PersonID, HostID: in.host.ID}
 }

@@ -29,8 +29,10 @@ const (
 type Report struct {
 	Number     uint64 // of the report that it came in
 	BootID     string
+	List       uint64    // number of the list of revocations that the host had: it looked after that
 	TakenAt    time.Time // by the host's clock
 	ReceivedAt time.Time
+	Ports      []int           // on which something listens, beside sshd; nil: not known
 	Checks     []hostapi.Check // with those that it left out; in Facts, those that passed may be missing
 }
 
@@ -46,6 +48,7 @@ type Probe struct {
 type Facts struct {
 	Quarantined bool
 	Granted     bool // a grant runs that opens it
+	Deploying   bool // a deployment has opened it
 	Live        int  // sessions that have not ended, as far as it has reported
 
 	Enrolled bool // it speaks for itself; all that follows is of such hosts only
@@ -56,22 +59,26 @@ type Facts struct {
 	// when the broker took it.
 	LastSession   uint64
 	LastSessionAt time.Time
+	// LastSealing is the number that the list of revocations had when a deployment sealed
+	// it last, and LastSealingAt when that was.
+	LastSealing   uint64
+	LastSealingAt time.Time
 }
 
 // State is what the host is shown as, and why: in this order of precedence.
 //
 //  1. quarantined: an operator keeps it shut.
-//  2. A host that does not speak for itself is open while a grant runs, else sealed as far
-//     as the broker can know.
+//  2. A host that does not speak for itself is open while a grant runs or a deployment has
+//     opened it, else sealed as far as the broker can know.
 //  3. silent: it has said nothing for SilentAfter.
 //  4. drifted: a check failed, whenever that was, or the outside look found a way in.
 //     Connections are no drift while somebody may be on it.
-//  5. open: a grant runs, or a session lasts.
+//  5. open: a grant runs, a deployment has opened it, or a session lasts.
 //  6. unknown: a full pass or an agreeing look from outside is missing, older than Fresh,
-//     or older than the last session.
+//     or older than the last session or sealing.
 //  7. sealed.
 func (f Facts) State(now time.Time) (api.HostState, []string) {
-	open := f.Granted || f.Live > 0
+	open := f.Granted || f.Deploying || f.Live > 0
 	switch {
 	case f.Quarantined:
 		return api.HostQuarantined, nil
@@ -116,6 +123,8 @@ func (f Facts) doubts(now time.Time) (why []string) {
 		why = append(why, "its posture is of "+p.TakenAt.UTC().Format(time.RFC3339))
 	case p.Number < f.LastSession:
 		why = append(why, "its posture is older than the last session")
+	case p.List < f.LastSealing:
+		why = append(why, "it has not reported its posture since a deployment sealed it")
 	default:
 		for _, c := range p.Checks {
 			if c.Result != hostapi.Pass {
@@ -130,6 +139,8 @@ func (f Facts) doubts(now time.Time) (why []string) {
 		why = append(why, "the last look from outside was at "+p.At.UTC().Format(time.RFC3339))
 	case p.At.Before(f.LastSessionAt):
 		why = append(why, "nobody has looked from outside since the last session")
+	case p.At.Before(f.LastSealingAt):
+		why = append(why, "nobody has looked from outside since a deployment sealed it")
 	case p.Result != hostapi.Pass:
 		why = append(why, "seen from outside"+first(p.Findings))
 	}

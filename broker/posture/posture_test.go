@@ -24,9 +24,9 @@ func checks(but ...hostapi.Check) []hostapi.Check {
 }
 
 func sealed() posture.Facts {
-	return posture.Facts{Enrolled: true, SeenAt: now, LastSession: 6, LastSessionAt: now.Add(-10 * time.Minute),
-		Posture: &posture.Report{Number: 7, BootID: "b", TakenAt: now.Add(-time.Minute), ReceivedAt: now.Add(-time.Minute), Checks: checks()},
-		Probe:   &posture.Probe{At: now.Add(-5 * time.Minute), Result: hostapi.Pass}}
+	return posture.Facts{Enrolled: true, SeenAt: now, LastSession: 6, LastSessionAt: now.Add(-10 * time.Minute), LastSealing: 30,
+		LastSealingAt: now.Add(-10 * time.Minute), Posture: &posture.Report{Number: 7, BootID: "b", List: 30, TakenAt: now.Add(-time.Minute), ReceivedAt: now.Add(-time.Minute), Checks: checks()},
+		Probe: &posture.Probe{At: now.Add(-5 * time.Minute), Result: hostapi.Pass}}
 }
 
 // A host is sealed only while everything that seals it holds; each thing that does not
@@ -57,6 +57,9 @@ func TestStates(t *testing.T) {
 		"all is well":                          {func(*posture.Facts) {}, api.HostSealed},
 		"a grant":                              {granted, api.HostOpen},
 		"a session":                            {live, api.HostOpen},
+		"a deployment":                         {func(f *posture.Facts) { f.Deploying = true }, api.HostOpen},
+		"no posture since it was sealed":       {func(f *posture.Facts) { f.LastSealing = 31 }, api.HostUnknown},
+		"no outside look since it was sealed":  {func(f *posture.Facts) { f.LastSealingAt = now }, api.HostUnknown},
 		"a session, which its posture shows":   {and(live, failing("sessions")), api.HostOpen},
 		"a connection that nobody reported":    {failing("sessions"), api.HostDrifted},
 		"a failed check":                       {failing("keys"), api.HostDrifted},

@@ -84,9 +84,17 @@ func (l *List) ranges(ctx context.Context, now time.Time) ([]serialRange, error)
 			UNION
 			SELECT c.serial FROM revocations AS r JOIN certificates AS c ON c.serial = r.serial
 			WHERE r.what = 'serial' AND r.until > $1 AND c.valid_before > $1
+			UNION
+			SELECT c.serial FROM revocations AS r
+				JOIN deployment_certificates AS c ON c.deployment_id = r.deployment_id AND c.host_id = r.host_id AND c.issued_at <= r.at
+			WHERE r.what = 'sealed' AND r.until > $1 AND c.valid_before > $1
+		), issued AS (
+			SELECT serial, valid_before FROM certificates
+			UNION ALL
+			SELECT serial, valid_before FROM deployment_certificates
 		)
 		SELECT c.serial, v.serial IS NOT NULL, c.valid_before <= $1
-		FROM certificates AS c LEFT JOIN revoked AS v ON v.serial = c.serial
+		FROM issued AS c LEFT JOIN revoked AS v ON v.serial = c.serial
 		WHERE c.serial BETWEEN (SELECT min(serial) FROM revoked) AND (SELECT max(serial) FROM revoked)
 		ORDER BY c.serial`, now)
 	if err != nil {

@@ -277,7 +277,7 @@ func (l *List) note(s *state, since uint64, at time.Time) ([]byte, error) {
 // since is what a host lacks that has the list with the number.
 func (s *state) since(number uint64, at time.Time) hostapi.Revocations {
 	out := hostapi.Revocations{Number: s.number, Since: number, MadeAt: at, Oldest: at.Add(-kept),
-		Serials: []hostapi.RevokedSerial{}, Grants: []hostapi.EndedGrant{}, Extended: []hostapi.ExtendedGrant{}}
+		Serials: []hostapi.RevokedSerial{}, Grants: []hostapi.EndedGrant{}, Extended: []hostapi.ExtendedGrant{}, Sealed: []hostapi.SealedHost{}}
 	first, _ := slices.BinarySearchFunc(s.entries, number+1, func(e entry, n uint64) int { return cmp.Compare(e.number, n) })
 	for _, e := range s.entries[first:] {
 		switch e.what {
@@ -287,10 +287,13 @@ func (s *state) since(number uint64, at time.Time) hostapi.Revocations {
 			out.Grants = append(out.Grants, hostapi.EndedGrant{Request: e.request, EndedAt: e.at, Reason: hostapi.EndReason(e.reason), Until: e.until})
 		case "extended":
 			out.Extended = append(out.Extended, hostapi.ExtendedGrant{Request: e.request, By: e.by, EndsAt: e.at, Until: e.until})
+		case "sealed":
+			out.Sealed = append(out.Sealed, hostapi.SealedHost{Host: e.host, Deployment: e.deployment, At: e.at, Until: e.until})
 		}
 	}
 	slices.SortFunc(out.Serials, func(a, b hostapi.RevokedSerial) int { return cmp.Compare(a.Serial, b.Serial) })
 	slices.SortFunc(out.Grants, func(a, b hostapi.EndedGrant) int { return strings.Compare(a.Request, b.Request) })
 	slices.SortFunc(out.Extended, func(a, b hostapi.ExtendedGrant) int { return strings.Compare(a.Request, b.Request) })
+	out.Sealed = hostapi.LastSealings(out.Sealed)
 	return out
 }

@@ -31,6 +31,7 @@ type Session struct {
 	HostSession string // the host's own name for it
 	RequestID   string // empty: it belongs to no certificate that we know
 	PersonID    string
+	Deployment  string // whose agent's certificate opened it, instead of a request's
 	Serial      uint64
 	Login       string
 	Client      string
@@ -68,10 +69,10 @@ func Find(ctx context.Context, tx pgx.Tx, hostID, name string) (*Session, error)
 // Insert writes a session down, with its end if it is over.
 func Insert(ctx context.Context, tx pgx.Tx, s *Session, now time.Time) error {
 	_, err := tx.Exec(ctx, `
-		INSERT INTO host_sessions (id, host_id, host_session, request_id, person_id, serial, login, client, started_at, ended_at, end_reason, alarm, reported_at)
-		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, $7, $8, $9, $10, $11, $12, $13)`,
+		INSERT INTO host_sessions (id, host_id, host_session, request_id, person_id, serial, login, client, started_at, ended_at, end_reason, alarm, reported_at, deployment_id)
+		VALUES ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, $7, $8, $9, $10, $11, $12, $13, nullif($14, ''))`,
 		s.ID, s.HostID, s.HostSession, s.RequestID, s.PersonID, s.Serial, s.Login, s.Client,
-		pointer(s.StartedAt), pointer(s.EndedAt), s.EndReason, s.Alarm, now)
+		pointer(s.StartedAt), pointer(s.EndedAt), s.EndReason, s.Alarm, now, s.Deployment)
 	if err != nil {
 		return fmt.Errorf("writing down a session: %w", err)
 	}
@@ -102,7 +103,7 @@ const (
 const columns = `s.id, s.host_id, h.name, coalesce(s.request_id, ''), coalesce(s.person_id, ''), coalesce(p.name, ''), s.serial, s.login,
 	s.client, s.started_at, s.ended_at, s.end_reason, CASE WHEN s.alarm = '' AND EXISTS (
 		SELECT FROM expected_recordings AS x WHERE x.session_id = s.id AND x.told_at IS NOT NULL) THEN 'recording-missing' ELSE s.alarm END,
-	s.reported_at`
+	s.reported_at, coalesce(s.deployment_id, '')`
 
 const from = ` FROM host_sessions AS s JOIN hosts AS h ON h.id = s.host_id LEFT JOIN people AS p ON p.id = s.person_id `
 
@@ -111,6 +112,24 @@ func (s *Store) OfRequest(ctx context.Context, requestID string) ([]api.Session,
 	rows, err := s.pool.Query(ctx, `SELECT * FROM (
 		SELECT `+columns+from+`WHERE s.request_id = $1 ORDER BY s.reported_at DESC, s.id DESC LIMIT $2) AS last
 		ORDER BY reported_at, id`, requestID, maxOfRequest)
+	if err != nil {
+		return nil, fmt.Errorf("reading sessions: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, scan)
+	if err != nil {
+		return nil, fmt.Errorf("reading sessions: %w", err)
+	}
+	return list, nil
+}
+
+// MaxOfDeployment is how many sessions a deployment is shown with, the latest.
+const MaxOfDeployment = 500
+
+// OfDeployment are those that certificates of the deployment's agents opened, latest
+// report first.
+func (s *Store) OfDeployment(ctx context.Context, deploymentID string) ([]api.Session, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT `+columns+from+`WHERE s.deployment_id = $1 ORDER BY s.reported_at DESC, s.id DESC LIMIT $2`, deploymentID, MaxOfDeployment)
 	if err != nil {
 		return nil, fmt.Errorf("reading sessions: %w", err)
 	}
@@ -160,7 +179,7 @@ func (s *Store) OfHost(ctx context.Context, hostID string, f Filter) (api.Page[a
 
 func scan(row pgx.CollectableRow) (s api.Session, err error) {
 	err = row.Scan(&s.ID, &s.HostID, &s.Host, &s.Request, &s.Person.ID, &s.Person.Name, &s.Serial, &s.Login,
-		&s.Client, &s.StartedAt, &s.EndedAt, &s.EndReason, &s.Alarm, &s.ReportedAt)
+		&s.Client, &s.StartedAt, &s.EndedAt, &s.EndReason, &s.Alarm, &s.ReportedAt, &s.Deployment)
 	s.ReportedAt = s.ReportedAt.UTC()
 	for _, t := range []*time.Time{s.StartedAt, s.EndedAt} {
 		if t != nil {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/crypto/ssh"
@@ -167,6 +168,30 @@ func (l *Log) CertifyHost(h certs.Host, ca ssh.Signer, nonce io.Reader) *ssh.Cer
 	cert, err := pre.Sign(rand.Reader, ca, l.Log(HostIssued(h, pre, ca.PublicKey())))
 	must(l.t, err)
 	return cert
+}
+
+// CertifyAgent makes an agent's certificate, which opens so many sessions, and puts its
+// event into the log.
+func (l *Log) CertifyAgent(a certs.Agent, uses int, batchEnds time.Time, ca ssh.Signer) *ssh.Certificate {
+	l.t.Helper()
+	pre, err := a.Pre(ca.PublicKey(), rand.Reader)
+	must(l.t, err)
+	cert, err := pre.Sign(rand.Reader, ca, l.Log(AgentIssued(a, uses, batchEnds, pre, ca.PublicKey())))
+	must(l.t, err)
+	return cert
+}
+
+// AgentIssued is the event of an agent's pre-certificate.
+func AgentIssued(a certs.Agent, uses int, batchEnds time.Time, pre *certs.PreCertificate, ca ssh.PublicKey) event.Event {
+	e := event.New(a.Now, event.Actor{Kind: event.Agent, ID: a.Run, Name: "repo:acme/api"}, "192.0.2.8", event.Subject{HostID: a.HostID},
+		event.DeploymentCertificateIssued{Serial: a.Serial, DeploymentID: a.DeploymentID, Batch: a.Batch, Epoch: a.Epoch,
+			Digest: "sha256:" + strings.Repeat("ab", 32), KeyID: pre.KeyID(), Principal: pre.Principals()[0], Login: a.Login, Host: "db-1",
+			Key: ssh.FingerprintSHA256(a.Key), Command: a.Command, Uses: uses, BatchEndsAt: batchEnds.UTC(), PreCertificate: pre.Bytes(),
+			CA: ssh.FingerprintSHA256(ca), ValidAfter: pre.ValidAfter(), ValidBefore: pre.ValidBefore(),
+			TermsHash: strings.Repeat("a1", 32), TokenHash: strings.Repeat("b2", 32), Decisions: []string{},
+		}).Under(event.PolicyRef{Version: 3, Hash: strings.Repeat("c3", 32)})
+	e.ID = uuid.NewSHA1(uuid.Nil, pre.Bytes())
+	return e
 }
 
 // Issued is the event of a pre-certificate. Its id comes from the pre-certificate.
