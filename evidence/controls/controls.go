@@ -14,7 +14,7 @@ import (
 )
 
 // Version of the mapping. Any change to All makes another one.
-const Version = 2
+const Version = 3
 
 // Control is one criterion, or one control of ISO 27001.
 type Control struct {
@@ -34,7 +34,7 @@ var All = []Control{
 		[]string{"people", "policy_changes", "hosts", "certificates", "disclosures"}},
 	{"CC6.2", "Nobody gets credentials before that was authorised, and they end when the reason does.",
 		"Certificates against the approvals before them; leavers against their last access.",
-		[]string{"certificates", "decisions", "leavers", "sessions"}},
+		[]string{"certificates", "agent_certificates", "decisions", "leavers", "sessions"}},
 	{"CC6.3", "Access is as little as the work needs, duties are separated, and somebody looks at it again.",
 		"Requests and grants against the rules, who approved them, and periodic reviews.",
 		[]string{"access_requests", "decisions", "policy_changes", "access_reviews"}},
@@ -42,8 +42,8 @@ var All = []Control{
 		"How people were authenticated, and from which addresses.",
 		[]string{"people", "sessions"}},
 	{"CC6.7", "Moving data out is restricted to those who may.",
-		"Which certificates allowed forwarding, and the sessions under them.",
-		[]string{"certificates", "sessions", "deployments", "disclosures"}},
+		"Which certificates allowed forwarding, and the sessions under them; agents' certificates, which allow one command.",
+		[]string{"certificates", "agent_certificates", "sessions", "disclosures"}},
 	{"CC7.2", "What is out of the ordinary is noticed.",
 		"Refusals, failed sign-ins, emergencies and alarms, and that somebody was told.",
 		[]string{"alerts", "emergencies", "people", "access_requests"}},
@@ -51,12 +51,12 @@ var All = []Control{
 		"Reviews after emergencies: by whom, how soon, with what result.",
 		[]string{"emergencies", "alerts"}},
 	{"CC8.1", "Changes are authorised, tested and approved before they take effect, and there is a way for emergencies.",
-		"Deployments and their gates, changes of the policy and their approvals, emergencies.",
-		[]string{"deployments", "policy_changes", "emergencies"}},
+		"Deployments: who began each, its approvals, the gates that it passed, its hosts and their sealing, overrides and rollbacks; changes of the policy and their approvals; emergencies.",
+		[]string{"deployments", "deployment_hosts", "agent_certificates", "deployment_events", "policy_changes", "emergencies"}},
 
 	{"A.5.3", "Duties that would conflict are not in one hand.",
-		"That nobody approved what they asked for, or put a policy into force that they wrote.",
-		[]string{"access_requests", "decisions", "policy_changes"}},
+		"That nobody approved what they asked for or deployed, or put a policy into force that they wrote.",
+		[]string{"access_requests", "decisions", "deployments", "policy_changes"}},
 	{"A.5.15", "Rules say who may get at what, and are followed.",
 		"The policy's versions, and requests and certificates against the one in force.",
 		[]string{"policy_changes", "access_requests", "certificates"}},
@@ -91,8 +91,8 @@ var All = []Control{
 		"Keys of the CAs and of the log as brokers loaded them, and what was signed with them.",
 		[]string{"policy_changes", "certificates", "hosts"}},
 	{"A.8.32", "Changes follow a procedure that includes their approval.",
-		"Deployments and their gates, changes of the policy and of the schema.",
-		[]string{"deployments", "policy_changes"}},
+		"Deployments with their approvals, gates and hosts, and that each agent's certificate belongs to one open batch; changes of the policy and of the schema.",
+		[]string{"deployments", "deployment_hosts", "agent_certificates", "deployment_events", "policy_changes"}},
 }
 
 // IDs are those of all criteria and controls.

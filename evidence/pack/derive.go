@@ -88,14 +88,15 @@ type deriver struct {
 	cells      []string
 }
 
-// list is a population on its way.
+// list is a population, or a register, on its way.
 type list struct {
 	populations.Population
-	out     *output // nil: left out, as it serves none of the criteria
-	table   *populations.Table
-	sampler *sampler
-	events  int64
-	file    File
+	register *populations.Register // nil: a population
+	out      *output               // nil: left out, as it serves none of the criteria
+	table    *populations.Table
+	sampler  *sampler // nil: nothing is chosen from it
+	events   int64
+	file     File
 }
 
 // typeCount counts the events of a type in the period, apart from rows.
@@ -111,20 +112,21 @@ func newDeriver(m Manifest, key string, document func(string) ([]byte, error), t
 	_, d.before, _ = m.archive()
 	var err error
 	d.engine, err = reconcile.New(reconcile.Config{From: m.Period.From, To: m.Period.To, First: m.Log.First, LogKey: key,
-		Document: document, Report: d.exception})
+		Document: document, Report: d.exception, Row: d.row})
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range populations.All {
-		l := &list{Population: p, sampler: newSampler(m.Seed, p.Name)}
-		d.lists = append(d.lists, l)
-		if !controls.Serves(p.Name, m.Controls) {
-			continue
-		}
-		if l.out, err = newOutput(to, populationDir+p.Name+".csv"); err != nil {
+		if err := d.begin(&list{Population: p, sampler: newSampler(m.Seed, p.Name)}, p.Header()); err != nil {
 			return nil, err
 		}
-		if l.table, err = populations.NewTable(l.out, p.Header()); err != nil {
+	}
+	for _, r := range populations.Registers {
+		l := &list{Population: populations.Population{Name: r.Name, About: r.About, Empty: r.Empty}, register: r}
+		if r.Sampled {
+			l.sampler = newSampler(m.Seed, r.Name)
+		}
+		if err := d.begin(l, r.Header()); err != nil {
 			return nil, err
 		}
 	}
@@ -133,6 +135,31 @@ func newDeriver(m Manifest, key string, document func(string) ([]byte, error), t
 	}
 	d.table, err = populations.NewTable(d.exceptions, []string{"code", "means", "index", "related_index", "time", "request_id", "person_id", "detail"})
 	return d, err
+}
+
+// begin begins a list's file, if the list serves one of the criteria.
+func (d *deriver) begin(l *list, header []string) (err error) {
+	d.lists = append(d.lists, l)
+	if !controls.Serves(l.Name, d.m.Controls) {
+		return nil
+	}
+	if l.out, err = newOutput(d.to, populationDir+l.Name+".csv"); err != nil {
+		return err
+	}
+	l.table, err = populations.NewTable(l.out, header)
+	return err
+}
+
+// row takes a row of a register.
+func (d *deriver) row(r *populations.Register, e *populations.Event, cells []string) error {
+	l := d.list(r.Name)
+	if l.out == nil {
+		return nil
+	}
+	if l.sampler != nil {
+		l.sampler.add(e)
+	}
+	return l.table.Row(append([]string{place(e.Index), populations.Time(e.Time), e.Type}, cells...)...)
 }
 
 func (d *deriver) exception(x reconcile.Exception) error {
@@ -276,6 +303,16 @@ func (d *deriver) reconciliation() error {
 					}
 				}
 			}
+			if l.register != nil {
+				rows := ""
+				if l.out != nil {
+					rows = number(l.file.Rows)
+				}
+				if err := row(l.Name, "(under way)", "", rows, "", "", "", d.statement(l)); err != nil {
+					return err
+				}
+				continue
+			}
 			rows, difference := "", ""
 			if l.out != nil {
 				rows, difference = number(l.file.Rows), number(l.events-l.file.Rows)
@@ -298,6 +335,8 @@ func (d *deriver) statement(l *list) string {
 		return "left out: it serves none of the criteria asked for"
 	case l.file.Rows == 0:
 		return "empty: " + l.Empty
+	case l.register != nil:
+		return "each row is put together from the events about one thing that was under way in the period, as the log has them at its end"
 	}
 	return ""
 }
@@ -306,7 +345,7 @@ func (d *deriver) samples() error {
 	header := []string{"list", "controls", "rows_in_list", "sha256_of_list", "samples", "seed", "method", "index", "time", "event", "sha256"}
 	return d.write(samplesName, header, func(row func(...string) error) error {
 		for _, l := range d.lists {
-			if l.out == nil || len(controls.Of(l.Name)) == 0 {
+			if l.out == nil || l.sampler == nil || len(controls.Of(l.Name)) == 0 {
 				continue
 			}
 			chosen := l.sampler.inOrder()

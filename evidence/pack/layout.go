@@ -10,7 +10,8 @@
 //	log/consistency-proof          that the one goes on with the other, a hash a line
 //	log/trust-policy               how the broker would have them trusted (c2sp.org/tlog-policy)
 //	proofs/<index>.tlog-proof      receipts of samples and of emergencies
-//	populations/*.csv              what happened, one list for each kind of thing
+//	populations/*.csv              what happened, one list for each kind of event; and
+//	                               registers, of what all events about a thing come to
 //	reconciliation.csv             rows against events: nothing was left out
 //	samples.csv                    what to look at, chosen by a seed
 //	exceptions.csv                 what to ask about

@@ -54,7 +54,7 @@ func (d *deriver) page() error {
 		Missing: d.missing, Last: populations.Time(d.engine.Now())}
 	of := func(l *list) pageList {
 		p := pageList{Name: l.Name, About: l.About, Statement: d.statement(l), SHA256: l.file.SHA256, Rows: l.file.Rows, LeftOut: l.out == nil}
-		if len(controls.Of(l.Name)) > 0 {
+		if len(controls.Of(l.Name)) > 0 && l.sampler != nil {
 			p.Samples = len(l.sampler.chosen)
 		}
 		return p

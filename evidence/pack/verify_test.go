@@ -282,7 +282,7 @@ func TestWorkbook(t *testing.T) {
 			}
 		}
 	}
-	if len(parts) != 4+4+len(populations.All) {
+	if len(parts) != 4+4+len(populations.All)+len(populations.Registers) {
 		t.Errorf("%d parts", len(parts))
 	}
 }
@@ -386,6 +386,12 @@ func TestControlsFitThePopulations(t *testing.T) {
 		known[p.Name] = true
 		if p.Name != "other" && len(controls.Of(p.Name)) == 0 {
 			t.Errorf("%s serves nothing", p.Name)
+		}
+	}
+	for _, r := range populations.Registers {
+		known[r.Name] = true
+		if len(controls.Of(r.Name)) == 0 {
+			t.Errorf("%s serves nothing", r.Name)
 		}
 	}
 	for _, c := range controls.All {

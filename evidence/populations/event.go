@@ -12,6 +12,8 @@
 //     catalogue of events: a row does not change when a newer Sallyport words
 //     something otherwise, and events of types to come have their rows as well.
 //
+// Beside them there are registers, whose rows are things and not events: see Register.
+//
 // What a file looks like is part of a pack's format: see package evidence/pack.
 package populations
 

@@ -26,6 +26,12 @@ type certificate struct {
 	keyID                   string
 	after, before           time.Time
 	record                  bool // its sessions have to be recorded
+
+	// Of an agent's: which batch it is of, and on which host; how many connections it is
+	// good for, and has opened.
+	opening        *opening
+	target         *target
+	uses, sessions int
 }
 
 // issued is an intent to sign a certificate.
@@ -35,7 +41,7 @@ type issued struct {
 }
 
 func (g *Engine) issued(e *populations.Event, d event.CertificateIssued) {
-	g.live[d.Serial] = certificate{index: e.Index, request: e.Subject.RequestID, principal: d.Principal, key: d.Key, keyID: d.KeyID,
+	g.live[d.Serial] = &certificate{index: e.Index, request: e.Subject.RequestID, principal: d.Principal, key: d.Key, keyID: d.KeyID,
 		after: d.ValidAfter, before: d.ValidBefore, record: d.Record}
 	g.intents.add(e)
 	c := &issued{brief(e), d}

@@ -40,6 +40,9 @@ type Config struct {
 	Document func(hash string) ([]byte, error)
 	// Report takes an exception. Its error ends everything.
 	Report func(Exception) error
+	// Row takes a row of a register: the event that began what it is about, and the cells
+	// of its fields. Its error ends everything.
+	Row func(r *populations.Register, e *populations.Event, cells []string) error
 }
 
 // Engine reconciles one log.
@@ -58,9 +61,16 @@ type Engine struct {
 	leavers     map[string]leaver
 	notes       map[string]keysNote
 	lent        map[string]delegation
-	live        map[uint64]certificate
+	live        map[uint64]*certificate
 	recorded    recorded
 	intents     intents
+
+	deployments map[string]*deployment
+	ending      []ended               // of deployments, in that order
+	open        map[string][]*opening // by host: batches that are open now
+	runs        map[string]*run
+	verified    map[place]string // digest that was verified last
+	emails      map[string]email // by person
 	policies    policies
 	prunes      []pruned
 	pruned      int64 // by the log's own word: entries before it may be gone
@@ -68,8 +78,8 @@ type Engine struct {
 
 // New begins.
 func New(cfg Config) (*Engine, error) {
-	if cfg.LogKey == "" || cfg.Document == nil || cfg.Report == nil || !cfg.From.Before(cfg.To) {
-		return nil, errors.New("reconciling: period, log key, documents and report must be set")
+	if cfg.LogKey == "" || cfg.Document == nil || cfg.Report == nil || cfg.Row == nil || !cfg.From.Before(cfg.To) {
+		return nil, errors.New("reconciling: period, log key, documents, report and rows must be set")
 	}
 	key, err := note.NewVerifier(cfg.LogKey)
 	if err != nil {
@@ -78,7 +88,8 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, key: key, next: cfg.First, sweepAt: 1024,
 		requests: map[string]*request{}, emergencies: map[string]*emergency{}, unreviewed: map[string]string{},
-		leavers: map[string]leaver{}, notes: map[string]keysNote{}, lent: map[string]delegation{}, live: map[uint64]certificate{}, recorded: recorded{open: map[string]*recordedSession{}},
+		leavers: map[string]leaver{}, notes: map[string]keysNote{}, lent: map[string]delegation{}, live: map[uint64]*certificate{},
+		deployments: map[string]*deployment{}, open: map[string][]*opening{}, runs: map[string]*run{}, verified: map[place]string{}, emails: map[string]email{}, recorded: recorded{open: map[string]*recordedSession{}},
 		intents: newIntents(), policies: newPolicies(),
 	}, nil
 }
@@ -161,6 +172,8 @@ func (g *Engine) Add(e *populations.Event, idToken string) error {
 		delete(g.policies.proposals, d.ProposalID)
 	case event.PolicyActivated:
 		g.activated(e, d)
+	case event.PersonSignedIn:
+		g.emails[e.Actor.ID] = email{d.Email, e.Time}
 	case event.PersonRemoved:
 		g.leavers[e.Subject.PersonID] = leaver{e.Time, e.Index}
 	case event.PersonRestored:
@@ -168,11 +181,14 @@ func (g *Engine) Add(e *populations.Event, idToken string) error {
 	case event.RetentionPruned:
 		g.prunedBefore(e, d)
 	default:
-		g.other(e)
+		if !g.deploying(e) {
+			g.other(e)
+		}
 	}
 	g.overdueIntents(e.Time)
 	g.overdueRecordings(e.Time)
-	if len(g.requests)+len(g.live)+len(g.notes)+len(g.lent) >= g.sweepAt {
+	g.forgetEnded(g.now)
+	if g.remembered() >= g.sweepAt {
 		g.sweep()
 	}
 	return g.err
@@ -189,9 +205,51 @@ func (g *Engine) other(e *populations.Event) {
 		g.recording(e)
 	case e.Type == "host.certificate_issued":
 		g.intents.add(e)
-	case e.Type == "certificate.signed", e.Type == "host.certificate_signed":
+	case e.Type == "certificate.signed", e.Type == "host.certificate_signed", e.Type == "deployment.certificate_signed":
 		g.intents.result(e)
 	}
+}
+
+// deploying takes what is about deploy agents and deployments, and reports whether the
+// event is.
+func (g *Engine) deploying(e *populations.Event) bool {
+	switch d := e.Known.(type) {
+	case event.AgentAdmitted:
+		g.admitted(e, d)
+	case event.AgentTokenShared:
+		g.tokenShared(e, d)
+	case event.AgentRevoked:
+		g.runRevoked(e, d)
+	case event.DeploymentOpened:
+		g.deploymentOpened(e, d)
+	case event.DeploymentDecided:
+		g.deploymentDecided(e, d)
+	case event.DeploymentMoved:
+		g.deploymentMoved(e, d)
+	case event.DeploymentHeld:
+		g.deploymentHeld(e, d.DeploymentID, d.Code, true)
+	case event.DeploymentResumed:
+		g.deploymentHeld(e, d.DeploymentID, d.Code, false)
+	case event.DeploymentLeased:
+		g.deploymentLeased(e, d)
+	case event.DeploymentReleased:
+		g.deploymentReleased(e, d)
+	case event.DeploymentUnfrozen:
+		g.deploymentUnfrozen(e, d)
+	case event.BatchMoved:
+		g.batchMoved(e, d)
+	case event.BatchReported:
+		g.batchReported(e, d)
+	case event.BatchVerified:
+		g.batchVerified(e, d)
+	case event.GateDecided:
+		g.gateDecided(e, d)
+	case event.DeploymentCertificateIssued:
+		g.agentIssued(e, d)
+	default:
+		return false
+	}
+	return true
 }
 
 // Missing says that the next entry is not there.
@@ -234,6 +292,7 @@ func (g *Engine) Finish() error {
 	}
 	g.overdueIntents(g.now)
 	g.overdueRecordings(g.now)
+	g.forgetAll()
 	g.archived()
 	if g.cfg.First > g.pruned {
 		g.say(Exception{Code: PrunedWithoutRecords, Index: -1, Related: -1, Time: g.now,
@@ -264,7 +323,22 @@ func (g *Engine) sweep() {
 			delete(g.lent, id)
 		}
 	}
-	g.sweepAt = max(1024, 2*(len(g.requests)+len(g.live)+len(g.notes)+len(g.lent)))
+	for id, r := range g.runs {
+		if g.now.After(r.expires.Add(grace)) {
+			delete(g.runs, id)
+		}
+	}
+	for id, m := range g.emails {
+		if g.now.After(m.at.Add(signedIn)) {
+			delete(g.emails, id)
+		}
+	}
+	g.sweepAt = max(1024, 2*g.remembered())
+}
+
+// remembered is how much a sweep may make less.
+func (g *Engine) remembered() int {
+	return len(g.requests) + len(g.live) + len(g.notes) + len(g.lent) + len(g.runs) + len(g.emails)
 }
 
 // keysNote is a note about the keys of the provider, and when it was seen.

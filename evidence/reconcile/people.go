@@ -26,6 +26,7 @@ var access = map[string]string{
 	"policy.decided":     "decided on a policy",
 	"session.started":    "logged in on a host",
 	"delegation.made":    "lent their groups",
+	"deployment.decided": "decided on a deployment",
 }
 
 // leaving reports what somebody does who has been removed.

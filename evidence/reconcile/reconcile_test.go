@@ -47,7 +47,8 @@ func (s *scene) find() []reconcile.Exception {
 			}
 			return nil, errors.New("gone")
 		},
-		Report: func(x reconcile.Exception) error { found = append(found, x); return nil }})
+		Report: func(x reconcile.Exception) error { found = append(found, x); return nil },
+		Row:    func(*populations.Register, *populations.Event, []string) error { return nil }})
 	must(s.T, err)
 	for i, leaf := range s.Leaves[s.first:] {
 		index := s.first + int64(i)
@@ -533,7 +534,8 @@ func TestWhatIsOverIsForgotten(t *testing.T) {
 	}
 	g, err := reconcile.New(reconcile.Config{From: s.from, To: s.Now, LogKey: s.Key,
 		Document: func(hash string) ([]byte, error) { text, _ := s.Document(hash); return text, nil },
-		Report:   func(x reconcile.Exception) error { return fmt.Errorf("%s: %s", x.Code, x.Detail) }})
+		Report:   func(x reconcile.Exception) error { return fmt.Errorf("%s: %s", x.Code, x.Detail) },
+		Row:      func(*populations.Register, *populations.Event, []string) error { return nil }})
 	must(t, err)
 	most := 0
 	for i, leaf := range s.Leaves {

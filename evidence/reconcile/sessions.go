@@ -47,6 +47,8 @@ func (g *Engine) session(e *populations.Event) {
 		g.report(SessionOutsideCert, e, c.index, "certificate %d is for %s", serial, c.principal)
 	case at.Before(c.after.Add(-clockSkew)) || !at.Before(c.before.Add(clockSkew)):
 		g.report(SessionOutsideCert, e, c.index, "certificate %d was good from %s to %s", serial, populations.Time(c.after), populations.Time(c.before))
+	case c.opening != nil:
+		g.agentSession(e, c, serial, at)
 	}
 }
 
