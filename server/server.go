@@ -14,6 +14,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +38,8 @@ import (
 	"sallyport/audit/stream"
 	"sallyport/audit/witness"
 	"sallyport/broker"
+	"sallyport/broker/agents"
+	"sallyport/broker/agents/jwks"
 	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
 	"sallyport/broker/keys"
@@ -89,6 +92,9 @@ type Config struct {
 	// SignInIdle and SignInLifetime end a browser's sign-in: after so long unused,
 	// and after so long in any case.
 	SignInIdle, SignInLifetime time.Duration
+	// IssuerRoots are the authorities that certificates of deploy agents' issuers may be
+	// from. Optional: the system's.
+	IssuerRoots *x509.CertPool
 	// TrustedProxies are believed when they say in X-Forwarded-For where a call
 	// comes from. Optional: then the peer's address is the source.
 	TrustedProxies []netip.Prefix
@@ -212,12 +218,14 @@ func (s *Server) assemble(ctx, background context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening the broker: %w", err)
 	}
-	s.signin, err = signin.New(ctx, signin.Config{URL: cfg.URL, Issuer: cfg.OIDC.Issuer, ClientID: cfg.OIDC.ClientID,
-		ClientSecret: cfg.OIDC.ClientSecret, Decisions: s.requests, GroupsClaim: cfg.OIDC.GroupsClaim, People: people, Pool: cfg.Pool,
-		TokenKey: cfg.Keys.Token, Idle: cfg.SignInIdle, Lifetime: cfg.SignInLifetime, Clock: cfg.Clock, Logger: cfg.Logger,
-		Roles: s.requests.Roles})
+	issuers, err := jwks.New(jwks.Config{Clock: cfg.Clock, Roots: cfg.IssuerRoots, Logger: cfg.Logger})
 	if err != nil {
-		return fmt.Errorf("opening the sign-in: %w", err)
+		return err
+	}
+	deployers, err := agents.New(agents.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Keys: issuers, Policy: s.requests.InForce,
+		URL: cfg.URL, Logger: cfg.Logger})
+	if err != nil {
+		return fmt.Errorf("opening the agents: %w", err)
 	}
 	s.revocations, err = revocations.New(ctx, revocations.Config{Pool: cfg.Pool, Log: s.log, Clock: cfg.Clock, Approvals: s.requests,
 		UserCA: cfg.Keys.UserCA, Logger: cfg.Logger})
@@ -244,13 +252,26 @@ func (s *Server) assemble(ctx, background context.Context) error {
 		return fmt.Errorf("opening the evidence room: %w", err)
 	}
 	s.work.Go(func() error { return untilStopped(background, "evidence", packs.Run) })
+	deployments, err := s.openDeployments(people, registry, deployers)
+	if err != nil {
+		return err
+	}
+	s.work.Go(func() error { return untilStopped(background, "deployments", deployments.Run) })
+	s.signin, err = signin.New(ctx, signin.Config{URL: cfg.URL, Issuer: cfg.OIDC.Issuer, ClientID: cfg.OIDC.ClientID,
+		ClientSecret: cfg.OIDC.ClientSecret, Decisions: deployments, GroupsClaim: cfg.OIDC.GroupsClaim, People: people, Pool: cfg.Pool,
+		TokenKey: cfg.Keys.Token, Idle: cfg.SignInIdle, Lifetime: cfg.SignInLifetime, Clock: cfg.Clock, Logger: cfg.Logger,
+		Roles: s.requests.Roles})
+	if err != nil {
+		return fmt.Errorf("opening the sign-in: %w", err)
+	}
 	calls, err := rest.New(rest.Config{URL: cfg.URL, Version: cfg.Version, Approvals: s.requests, Broker: s.broker,
-		Hosts: registry, Log: s.log, Evidence: packs, Fleet: enrolled, Revocations: s.revocations, Recordings: recorded, Closing: s.closing})
+		Hosts: registry, Agents: deployers, Log: s.log, Evidence: packs, Fleet: enrolled, Revocations: s.revocations,
+		Deployments: deployments, Recordings: recorded, Closing: s.closing})
 	if err != nil {
 		return err
 	}
 	site, err := pages.New(pages.Config{Decisions: s.signin, Approvals: s.requests, Broker: s.broker, Fleet: s.fleet, Registry: registry,
-		Log: s.log, Evidence: packs, Recordings: recorded, Clock: cfg.Clock, URL: cfg.URL, Closing: s.closing})
+		Deployments: deployments, Log: s.log, Evidence: packs, Recordings: recorded, Clock: cfg.Clock, URL: cfg.URL, Closing: s.closing})
 	if err != nil {
 		return err
 	}

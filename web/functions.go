@@ -31,6 +31,7 @@ var functions = template.FuncMap{
 	"within":   within,
 	"others":   others,
 	"state":    state,
+	"word":     word,
 }
 
 // others is how many hosts a thing is about besides the one it names, if it says so.
@@ -70,7 +71,7 @@ func icon(name string) (template.HTML, error) {
 	return svg, nil
 }
 
-// states are the words and icons of what a request or a host can be. Each
+// states are the words and icons of what a request, a host or a deployment can be. Each
 // differs by word and shape, not by colour alone.
 var states = map[string]struct{ word, icon string }{
 	"requested": {"Waiting", "clock"},
@@ -91,6 +92,32 @@ var states = map[string]struct{ word, icon string }{
 	"silent":      {"Silent", "bell"},
 	"unknown":     {"Unknown", "info"},
 	"quarantined": {"Quarantined", "key"},
+
+	"awaiting_approval": {"Awaiting approval", "people"},
+	"held":              {"Held", "pause"},
+	"verifying":         {"Verifying", "search"},
+	"complete":          {"Complete", "flag"},
+	"aborted":           {"Aborted", "stop"},
+	"rolling_back":      {"Rolling back", "back"},
+	"rolled_back":       {"Rolled back", "undo"},
+	"rollback_failed":   {"Rollback failed", "broken"},
+	"pending":           {"Pending", "dots"},
+	"closing":           {"Closing", "inward"},
+	"sealing":           {"Sealing", "shield"},
+	"soaking":           {"Soaking", "drop"},
+	"gating":            {"At its gates", "gate"},
+	"passed":            {"Passed", "checks"},
+	"failed":            {"Failed", "cross"},
+	"inconclusive":      {"Inconclusive", "question"},
+	"deployed":          {"Deployed", "deploy"},
+}
+
+// word is that of a state.
+func word(of any) string {
+	if s, ok := states[fmt.Sprint(of)]; ok {
+		return s.word
+	}
+	return fmt.Sprint(of)
 }
 
 // state is its word with its icon.
@@ -218,6 +245,8 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	case strings.HasSuffix(noun, "person"):
 		return fmt.Sprint(n, " ", strings.TrimSuffix(noun, "person"), "people")
+	case strings.HasSuffix(noun, "ch"):
+		return fmt.Sprint(n, " ", noun, "es")
 	}
 	return fmt.Sprint(n, " ", noun, "s")
 }

@@ -24,6 +24,9 @@ type Chrome struct {
 	// Proposals counts the proposals of a policy that wait for the person's decision,
 	// like Waiting. Optional.
 	Proposals func() int
+	// Deployments reports whether there are any that the person may see, like Waiting.
+	// Optional.
+	Deployments func() bool
 	// Now is what "5 minutes ago" is relative to.
 	Now time.Time
 }
@@ -47,6 +50,9 @@ func (v view) WaitingCount() int { return counted(v.Waiting) }
 
 // ProposalCount is described at WaitingCount.
 func (v view) ProposalCount() int { return counted(v.Proposals) }
+
+// SeesDeployments is described at WaitingCount.
+func (v view) SeesDeployments() bool { return v.Deployments != nil && v.Deployments() }
 
 func counted(count func() int) int {
 	if count == nil {

@@ -18,6 +18,8 @@ var closed = []api.State{api.Ended, api.Denied, api.Cancelled, api.Expired}
 type homePage struct {
 	Grants, Pending, Waiting, Reviews, Recent []requestView
 	MoreWaiting                               bool
+
+	Deployments []deploymentView // that wait for the person's decision
 }
 
 // Version changes whenever anything on the page does.
@@ -26,6 +28,9 @@ func (h homePage) Version() string { return version(h.versions()) }
 func (h homePage) versions() (all []string) {
 	for _, v := range slices.Concat(h.Grants, h.Pending, h.Waiting, h.Reviews, h.Recent) {
 		all = append(all, v.Version())
+	}
+	for _, d := range h.Deployments {
+		all = append(all, d.Version())
 	}
 	return all
 }
@@ -58,6 +63,11 @@ func (p *Pages) home(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 		}
 		*part.into, more = p.views(c, list.Items), list.Next
 	}
+	deployments, err := p.cfg.Deployments.Waiting(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	page.Deployments = p.deploymentViews(deployments)
 	page.Grants = oneAccess(page.Grants)
 	page.MoreWaiting = more != "" // of the last part
 	// What ends first is what the person must know first.

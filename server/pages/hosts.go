@@ -108,6 +108,15 @@ type hostPage struct {
 	Sessions []api.Session    // the last ones: all of them for operators and auditors, for others their own
 	Recorded map[string]int   // how many recordings there are of each; for auditors
 	Posture  *api.HostPosture // nil: the host does not speak for itself, or not to this person
+
+	Deployed *deployedView // its last deployment; nil: none that this person may see
+}
+
+// deployedView is a deployment as one of its hosts has it.
+type deployedView struct {
+	deploymentView
+	Batch string
+	Cell  cell
 }
 
 // loginView is one login of a host, with the rule for it if the person may ask.
@@ -145,6 +154,9 @@ func (p *Pages) host(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 	if page.Recorded, err = p.marks(r.Context(), c, past.Items); err != nil {
 		return err
 	}
+	if page.Deployed, err = p.deployed(r, c, host.ID); err != nil {
+		return err
+	}
 	if host.Helper && (c.Has(api.Operator) || c.Has(api.Auditor)) {
 		posture, err := p.cfg.Fleet.Posture(r.Context(), c, host.ID)
 		if err != nil {
@@ -154,4 +166,21 @@ func (p *Pages) host(w http.ResponseWriter, r *http.Request, c identity.Caller) 
 	}
 	web.Render(w, r, http.StatusOK, "host", page)
 	return nil
+}
+
+// deployed is the last deployment of the host, with how the host stands in it.
+func (p *Pages) deployed(r *http.Request, c identity.Caller, hostID string) (*deployedView, error) {
+	d, err := p.cfg.Deployments.OfHost(r.Context(), c, hostID)
+	if err != nil || d == nil {
+		return nil, err
+	}
+	v := deployedView{deploymentView: p.deploymentView(*d)}
+	for _, b := range v.Line() {
+		for _, x := range b.Cells() {
+			if x.ID == hostID {
+				v.Batch, v.Cell = b.Name(), x // a rollback's comes last
+			}
+		}
+	}
+	return &v, nil
 }

@@ -46,6 +46,7 @@ type house struct {
 	behalf    map[string]*api.Delegate // by request, who decides on it, and verdict
 	signed    bool                     // the provider signs reviews, and decisions on the policy
 	sentTo    []string                 // where those come back to who were sent to the provider
+	deployed  []*api.DeploymentAccount
 }
 
 var (

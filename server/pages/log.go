@@ -80,7 +80,7 @@ func (f logFilter) Kinds() [][2]string {
 	kinds := [][2]string{
 		{"", "Everything"}, {"person.", "Sign-ins"}, {"request.", "Requests and decisions"}, {"grant.", "Grants"},
 		{"delegation.", "Delegations"},
-		{"certificate.", "Certificates"}, {"host.", "Hosts"}, {"policy.", "Policy"}, {"token.", "Tokens"},
+		{"certificate.", "Certificates"}, {"host.", "Hosts"}, {"deployment.", "Deployments"}, {"policy.", "Policy"}, {"token.", "Tokens"},
 		{"access.", "Refused access"}, {"disclosed.", "What was read"}, {"broker.", "Broker"},
 	}
 	if !slices.ContainsFunc(kinds, func(k [2]string) bool { return k[0] == f.Type }) {

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 	}
 	h := newHouse(clock.System).furnish()
 	h.happened()
+	h.roll()
 	h.lend("security", nil)
 	h.lend("natarajan", func(d *api.Delegation) {
 		d.State, d.MadeBy, d.From = "planned", h.person("operator"), d.Until.Add(-time.Hour)
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 
 // doors are the pages over the house, for whoever the cookie "as" names.
 func doors(h *house) http.Handler {
-	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Recordings: archive{h}, Clock: h.clock, URL: "https://sallyport.example.com"})
+	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Deployments: yard{h}, Log: h, Evidence: drawer{h}, Recordings: archive{h}, Clock: h.clock, URL: "https://sallyport.example.com"})
 	if err != nil {
 		panic(err)
 	}

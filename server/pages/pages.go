@@ -87,16 +87,18 @@ type Decisions interface {
 
 // Config is what pages need. Every field without "optional" must be set.
 type Config struct {
-	Approvals  Approvals
-	Decisions  Decisions
-	Broker     Broker
-	Fleet      Fleet
-	Registry   Registry
-	Log        Log
-	Evidence   Evidence
-	Recordings Recordings
-	Clock      clock.Clock
-	URL        string // where hosts reach the broker
+	Approvals Approvals
+	Decisions Decisions
+	Broker    Broker
+	Fleet     Fleet
+	Registry  Registry
+	Log       Log
+
+	Deployments Deployments
+	Evidence    Evidence
+	Recordings  Recordings
+	Clock       clock.Clock
+	URL         string // where hosts reach the broker
 	// Closing, once closed, ends the waiting of open pages for changes, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -107,8 +109,8 @@ type Pages struct{ cfg Config }
 
 // New returns the pages.
 func New(cfg Config) (*Pages, error) {
-	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Fleet == nil || cfg.Registry == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Recordings == nil || cfg.Clock == nil || cfg.URL == "" {
-		return nil, errors.New("pages need approvals, decisions, a broker, a fleet, a registry, a log, evidence, recordings, a clock and a URL")
+	if cfg.Approvals == nil || cfg.Decisions == nil || cfg.Broker == nil || cfg.Fleet == nil || cfg.Registry == nil || cfg.Deployments == nil || cfg.Log == nil || cfg.Evidence == nil || cfg.Recordings == nil || cfg.Clock == nil || cfg.URL == "" {
+		return nil, errors.New("pages need approvals, decisions, a broker, a fleet, a registry, deployments, a log, evidence, recordings, a clock and a URL")
 	}
 	return &Pages{cfg}, nil
 }
@@ -143,6 +145,7 @@ func (p *Pages) Routes(r chi.Router) {
 	r.Post("/people/{person}/restore", p.signedIn(p.restorePerson))
 	r.Get("/hosts", p.signedIn(p.hosts))
 	p.fleetRoutes(r)
+	p.deploymentRoutes(r)
 	r.Get("/hosts/{host}", p.signedIn(p.host))
 	r.Get("/hosts/{host}/reach", p.signedIn(p.door))
 	r.Get("/why", p.signedIn(p.why))
@@ -177,8 +180,9 @@ func (p *Pages) Chrome(next http.Handler) http.Handler {
 			chrome.Name, chrome.Email = c.DisplayName(), c.Email
 			chrome.Operator, chrome.Auditor = c.Has(api.Operator), c.Has(api.Auditor)
 			chrome.Waiting = func() int {
-				return p.count(r, c, p.cfg.Approvals.CountWaiting) + p.count(r, c, p.cfg.Approvals.CountReviews)
+				return p.count(r, c, p.cfg.Approvals.CountWaiting) + p.count(r, c, p.cfg.Approvals.CountReviews) + p.count(r, c, p.cfg.Deployments.CountWaiting)
 			}
+			chrome.Deployments = func() bool { return p.seesDeployments(r, c) }
 			chrome.Proposals = func() int { return p.count(r, c, p.cfg.Approvals.CountProposals) }
 		}
 		next.ServeHTTP(w, r.WithContext(web.WithChrome(r.Context(), chrome)))

@@ -368,7 +368,7 @@ func TestChangesEndWhenTheProcessDoes(t *testing.T) {
 	h, v := open(t)
 	closing := make(chan struct{})
 	close(closing)
-	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Log: h, Evidence: drawer{h}, Recordings: archive{h}, Clock: h.clock, URL: "https://sallyport.example.com", Closing: closing})
+	p, err := New(Config{Approvals: h, Decisions: provider{h}, Broker: rooms{h}, Fleet: rooms{h}, Registry: rooms{h}, Deployments: yard{h}, Log: h, Evidence: drawer{h}, Recordings: archive{h}, Clock: h.clock, URL: "https://sallyport.example.com", Closing: closing})
 	if err != nil {
 		t.Fatal(err)
 	}

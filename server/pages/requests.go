@@ -25,8 +25,11 @@ type listPage struct {
 	Items []requestView
 	// Reviews wait for the viewer, on the page of approvals.
 	Reviews []requestView
-	First   string // address of the first page, if this is another
-	Next    string // address of the next page, if there is one
+	// Deployments, likewise.
+	Deployments []deploymentView
+
+	First string // address of the first page, if this is another
+	Next  string // address of the next page, if there is one
 }
 
 // States are the choices of the filter.
@@ -36,7 +39,7 @@ func (listPage) States() []api.State {
 
 // Version changes whenever anything on the page does.
 func (l listPage) Version() string {
-	return version(homePage{Waiting: l.Items, Reviews: l.Reviews}.versions())
+	return version(homePage{Waiting: l.Items, Reviews: l.Reviews, Deployments: l.Deployments}.versions())
 }
 
 // scopes by their name in the address.
@@ -95,7 +98,11 @@ func (p *Pages) approvals(w http.ResponseWriter, r *http.Request, c identity.Cal
 	if err != nil {
 		return err
 	}
-	page := listPage{Scope: "waiting", Items: p.views(c, list.Items), Reviews: p.views(c, reviews.Items)}
+	deployments, err := p.cfg.Deployments.Waiting(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	page := listPage{Scope: "waiting", Items: p.views(c, list.Items), Reviews: p.views(c, reviews.Items), Deployments: p.deploymentViews(deployments)}
 	page.First, page.Next = paging(r.URL, "cursor", list.Next)
 	web.Render(w, r, http.StatusOK, "approvals", page)
 	return nil

@@ -219,5 +219,5 @@ func lookOf(e api.Event) look {
 var kindIcons = map[string]string{
 	"person": "people", "token": "key", "request": "requests", "grant": "open", "review": "check", "certificate": "key",
 	"host": "hosts", "session": "terminal", "policy": "policy", "delegation": "delegate", "message": "bell", "broker": "mark", "database": "mark", "provider": "people",
-	"disclosed": "search", "pack": "download",
+	"deployment": "deploy", "batch": "deploy", "gate": "deploy", "agent": "deploy", "disclosed": "search", "pack": "download",
 }

@@ -35,6 +35,7 @@ func document(cfg Config) *huma.OpenAPI {
 			{Name: "hosts", Description: "The registry of hosts"},
 			{Name: "host", Description: "What enrolled hosts call"},
 			{Name: "policy", Description: "The versions of the policy, and proposals for the next"},
+			{Name: "deployments", Description: "Rollouts by deploy agents"},
 			{Name: "audit", Description: "The append-only log"},
 		},
 		Components: &huma.Components{
@@ -46,6 +47,8 @@ func document(cfg Config) *huma.OpenAPI {
 					Description: "A signature by the host's SSH key over the call (api/hostapi)"},
 				"cookie": {Type: "apiKey", In: "cookie", Name: signin.CookieName(cfg.URL),
 					Description: "The sign-in of a browser"},
+				"agent": {Type: "apiKey", In: "header", Name: api.AgentSignatureHeader,
+					Description: "A deploy agent's signature over the call (docs/agents.md)"},
 			},
 		},
 	}

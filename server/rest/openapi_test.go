@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,10 +14,12 @@ import (
 	"sallyport/approvals"
 	"sallyport/audit"
 	"sallyport/broker"
+	"sallyport/broker/agents"
 	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
 	"sallyport/broker/recordings"
 	"sallyport/broker/revocations"
+	"sallyport/broker/rollout"
 	"sallyport/evidence"
 )
 
@@ -24,8 +27,8 @@ import (
 func newDescribed(t *testing.T) *API {
 	t.Helper()
 	a, err := New(Config{URL: "https://sallyport.example.com", Version: "v1.2.3", Approvals: &approvals.Service{},
-		Broker: &broker.Broker{}, Hosts: &hosts.Registry{}, Log: &audit.Log{}, Evidence: &evidence.Service{},
-		Fleet: &fleet.Service{}, Revocations: &revocations.List{}, Recordings: &recordings.Store{}})
+		Broker: &broker.Broker{}, Hosts: &hosts.Registry{}, Agents: &agents.Service{}, Log: &audit.Log{}, Evidence: &evidence.Service{},
+		Fleet: &fleet.Service{}, Revocations: &revocations.List{}, Deployments: &rollout.Service{}, Recordings: &recordings.Store{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +84,11 @@ func TestOpenAPIDescribesEveryCall(t *testing.T) {
 			}
 			ids[op.OperationID] = true
 			want := 2
-			if strings.HasPrefix(path, "/host/") {
-				want = 1 // the host's signature
+			switch {
+			case strings.HasPrefix(path, "/host/"), slices.ContainsFunc(op.Security, func(s map[string][]string) bool { return s["agent"] != nil }):
+				want = 1 // the host's signature, or the agent's
+			case path == "/deployments/explain":
+				want = 3
 			}
 			if len(op.Security) != want {
 				t.Errorf("%s: security %v", name, op.Security)
@@ -169,11 +175,12 @@ func TestOpenAPISaysHow64BitIntegersAreWritten(t *testing.T) {
 func TestNewRefusesMissingParts(t *testing.T) {
 	t.Parallel()
 	whole := Config{URL: "http://x", Approvals: &approvals.Service{}, Broker: &broker.Broker{},
-		Hosts: &hosts.Registry{}, Log: &audit.Log{}, Evidence: &evidence.Service{}}
+		Hosts: &hosts.Registry{}, Agents: &agents.Service{}, Log: &audit.Log{}, Evidence: &evidence.Service{}, Fleet: &fleet.Service{},
+		Revocations: &revocations.List{}, Deployments: &rollout.Service{}}
 	for name, without := range map[string]func(*Config){
 		"URL": func(c *Config) { c.URL = "" }, "approvals": func(c *Config) { c.Approvals = nil },
 		"broker": func(c *Config) { c.Broker = nil }, "hosts": func(c *Config) { c.Hosts = nil },
-		"log": func(c *Config) { c.Log = nil }, "evidence": func(c *Config) { c.Evidence = nil },
+		"log": func(c *Config) { c.Log = nil }, "evidence": func(c *Config) { c.Evidence = nil }, "deployments": func(c *Config) { c.Deployments = nil },
 	} {
 		cfg := whole
 		without(&cfg)

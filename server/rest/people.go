@@ -43,9 +43,12 @@ func (a *API) people() {
 	})
 	register(a, huma.Operation{
 		OperationID: "revoke", Method: http.MethodPost, Path: "/revocations", Tags: []string{"revocations"},
-		Summary:     "End a request, all of a person's or of a host's, or one certificate, at once and for good",
+		Summary:     "End a request, all of a person's or of a host's, one certificate, or a run of a deploy agent, at once and for good",
 		Description: "Operators revoke anybody's; others their own, which is the same as being done. No certificate is issued any more, those that there are open nothing, and the sessions end on hosts that run sally-host.",
 	}, func(ctx context.Context, c identity.Caller, in *struct{ Body api.RevocationInput }) (*body[api.Revocation], error) {
+		if in.Body.Agent != "" {
+			return reply(a.Agents.RevokeFor(ctx, c, in.Body))
+		}
 		return reply(a.Revocations.Revoke(ctx, c, in.Body))
 	})
 }

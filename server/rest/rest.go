@@ -21,10 +21,12 @@ import (
 	"sallyport/approvals/policy"
 	"sallyport/audit"
 	"sallyport/broker"
+	"sallyport/broker/agents"
 	"sallyport/broker/fleet"
 	"sallyport/broker/hosts"
 	"sallyport/broker/recordings"
 	"sallyport/broker/revocations"
+	"sallyport/broker/rollout"
 	"sallyport/evidence"
 	"sallyport/server/problem"
 	"sallyport/server/signin"
@@ -47,6 +49,7 @@ type Config struct {
 	Approvals *approvals.Service
 	Broker    *broker.Broker
 	Hosts     *hosts.Registry
+	Agents    *agents.Service
 	Log       *audit.Log
 	Evidence  *evidence.Service
 	// Fleet are the enrolled hosts, and Revocations what they are told.
@@ -54,6 +57,8 @@ type Config struct {
 	Revocations *revocations.List
 	// Recordings are what hosts recorded of sessions.
 	Recordings *recordings.Store
+	// Deployments are what agents do.
+	Deployments *rollout.Service
 	// Closing, once closed, makes long polls answer with what they have, so that
 	// the process can stop. Optional.
 	Closing <-chan struct{}
@@ -74,12 +79,16 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("rest: no URL")
 	case cfg.Approvals == nil || cfg.Broker == nil || cfg.Hosts == nil:
 		return nil, errors.New("rest: approvals, broker and hosts must be set")
+	case cfg.Agents == nil:
+		return nil, errors.New("rest: no agents")
 	case cfg.Log == nil:
 		return nil, errors.New("rest: no log")
 	case cfg.Evidence == nil:
 		return nil, errors.New("rest: no evidence")
 	case cfg.Fleet == nil || cfg.Revocations == nil || cfg.Recordings == nil:
 		return nil, errors.New("rest: fleet, revocations and recordings must be set")
+	case cfg.Deployments == nil:
+		return nil, errors.New("rest: no deployments")
 	}
 	a := &API{Config: cfg, router: chi.NewMux()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -100,6 +109,7 @@ func New(cfg Config) (*API, error) {
 	a.requests()
 	a.hosts()
 	a.explain()
+	a.agents()
 	a.audit()
 	a.packs()
 	a.recordings()
@@ -109,6 +119,8 @@ func New(cfg Config) (*API, error) {
 	a.policy()
 	a.fleet()
 	a.hostRoutes = a.newHostRoutes()
+	a.deployments()
+	a.agentDeployments()
 
 	text, err := describe(a.huma.OpenAPI())
 	if err != nil {
@@ -124,8 +136,18 @@ func New(cfg Config) (*API, error) {
 // ServeHTTP serves the paths below Prefix; mount it there.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
 
-// signedIn refuses calls without a caller before anything of them is read.
+// signedIn refuses calls without a caller before anything of them is read, but for
+// those of operations that need none.
 func (a *API) signedIn(ctx huma.Context, next func(huma.Context)) {
+	switch op := ctx.Operation(); {
+	case marked(op, forAgents):
+		a.readAgentCall(ctx, next)
+		return
+	case marked(op, forAnybody):
+		r, _ := humachi.Unwrap(ctx)
+		next(huma.WithValue(ctx, sourceKey{}, sourceOf(r)))
+		return
+	}
 	if _, ok := signin.Caller(ctx.Context()); !ok {
 		r, w := humachi.Unwrap(ctx)
 		problem.WriteJSON(w, r, problem.ErrSignInNeeded)

@@ -87,8 +87,8 @@
   // replace puts new contents into live, and keeps what is being written there.
   const replace = (live, nodes, version) => {
     const kept = new Map();
-    for (const f of live.querySelectorAll("textarea[id]")) kept.set(f.id, f.value);
-    const open = [...live.querySelectorAll("details")].map((d) => d.open);
+    for (const f of live.querySelectorAll("textarea[id], select[id]")) kept.set(f.id, f.value);
+    const open = new Map([...live.querySelectorAll("details")].map((d, i) => [d.id || i, d.open]));
     const focus = live.contains(document.activeElement) ? document.activeElement.id : "";
     live.replaceChildren(...nodes);
     live.dataset.version = version;
@@ -96,7 +96,7 @@
       const f = document.getElementById(id);
       if (f && value) f.value = value;
     }
-    live.querySelectorAll("details").forEach((d, i) => { d.open = open[i]; });
+    live.querySelectorAll("details").forEach((d, i) => { d.open = open.get(d.id || i) ?? d.open; });
     if (focus) document.getElementById(focus)?.focus();
     dress(live);
   };
