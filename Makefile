@@ -43,6 +43,9 @@ bench:
 	@$(DEX) >/dev/null
 	go test -run '^$$' -bench . -benchtime 5x ./internal/e2e
 	go test -run '^$$' -bench . ./approvals/policy
+	go test -run '^$$' -bench . ./broker/agents
+	go test -run '^$$' -bench Thousand -benchtime 5x ./broker/rollout
+	go test -run '^$$' -bench Token -benchtime 200x ./broker/rollout
 	go test -run '^$$' -bench Search ./audit
 	go test -run '^$$' -bench . -benchtime 100x ./cmd/sally-host
 

@@ -16,6 +16,7 @@ import (
 	"sallyport/broker/certs"
 	"sallyport/cmd/sally-host/internal/brokertest"
 	"sallyport/cmd/sally-host/internal/session"
+	"sallyport/cmd/sally-host/internal/spool"
 	"sallyport/internal/certtest"
 )
 
@@ -199,11 +200,6 @@ func TestTamperedSpoolIsTold(t *testing.T) {
 	w := watch(t, session.ByCgroup)
 	w.waitCheck("sessions", hostapi.Pass, "")
 	w.broker.Leave()
-	certs := []*ssh.Certificate{w.grant(nil), w.grant(nil), w.grant(nil)}
-	for _, cert := range certs {
-		client := w.open(cert)
-		client.Close()
-	}
 	records := func() (found []string) {
 		all, err := filepath.Glob(filepath.Join(w.place.Spool(), "0*.json"))
 		must(t, err)
@@ -214,7 +210,12 @@ func TestTamperedSpoolIsTold(t *testing.T) {
 		}
 		return found
 	}
-	w.eventually("the reports", func() bool { return len(records()) == 3 })
+	certs := []*ssh.Certificate{w.grant(nil), w.grant(nil), w.grant(nil)}
+	for i, cert := range certs {
+		client := w.open(cert)
+		w.eventually("the report", func() bool { return len(records()) == i+1 })
+		client.Close()
+	}
 	files := records()
 	text, err := os.ReadFile(files[0])
 	must(t, err)
@@ -245,8 +246,8 @@ func TestDiskFullLetsNobodyInUnseen(t *testing.T) {
 	w.broker.Leave() // so that nothing makes room
 	state := w.place.State()
 	w.eventually("the reserve", func() bool {
-		_, err := os.Stat(filepath.Join(state, "spool", "reserve"))
-		return err == nil
+		info, err := os.Stat(filepath.Join(state, "spool", "reserve"))
+		return err == nil && info.Size() == spool.ReserveSize
 	})
 	w.killDaemon()
 	if out, err := w.Command(t.Context(), "sh", "-c", "cd /var/lib && cp -a sally-host keep && mount -t tmpfs -o size=1536k,mode=2750 none sally-host && chgrp _sallyport sally-host && cp -a keep/. sally-host/ && cat /dev/zero >sally-host/filler; ls -la sally-host/spool").CombinedOutput(); err != nil && !strings.Contains(string(out), "No space") {

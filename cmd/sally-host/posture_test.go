@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
+
 	"sallyport/api/hostapi"
+	"sallyport/cmd/sally-host/internal/brokertest"
 	"sallyport/cmd/sally-host/internal/session"
 )
 
@@ -133,4 +136,35 @@ func TestAMatchBlockAndABrokenCollector(t *testing.T) {
 	w.waitCheck("sshd", hostapi.Fail, `authorizedkeysfile is ".ssh/more", not "none", for dba from 198.51.100.7`)
 	w.waitCheck("running", hostapi.Fail, "sshd has not read /etc/ssh/sshd_config since it was changed")
 	w.waitCheck("isolation", hostapi.Pass, "there is no cgroup v2")
+}
+
+// Somebody who says they are a login of the host's, and has not been let in, is no session:
+// anybody can do that, and the broker's look from outside does.
+func TestWhoIsNotLetInIsNoSession(t *testing.T) {
+	t.Parallel()
+	w := watch(t, session.ByCgroup)
+	asked, let := make(chan struct{}), make(chan struct{})
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		c, err := ssh.Dial("tcp", w.Addr(), &ssh.ClientConfig{User: "dba", HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: brokertest.Patience,
+			Auth: []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) { close(asked); <-let; return nil, nil })}})
+		if err == nil {
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { <-over })
+	t.Cleanup(func() { close(let) })
+	select {
+	case <-asked:
+	case <-over:
+		t.Fatalf("sshd does not ask\n%s", w.tail())
+	}
+	if titles, err := w.Command(t.Context(), "ps", "-eo", "args").Output(); err != nil || !strings.Contains(string(titles), "dba [priv]") {
+		t.Fatalf("sshd's title does not say who it might be: %v\n%s", err, titles)
+	}
+	out, err := w.Command(t.Context(), "/usr/lib/sallyport/sally-host", "posture").Output()
+	if !strings.Contains(string(out), "pass     sessions") {
+		t.Errorf("by hand: %v\n%s", err, out)
+	}
 }

@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"sally":   main,
 		"browser": browser,
+		// What a pipeline has for its jobs.
+		"buildkite-agent": buildkiteAgent,
 	})
 }
 
@@ -66,6 +68,11 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			action, err := filepath.Abs("../../deploy/github-action/deploy.sh")
+			if err != nil {
+				return err
+			}
+			env.Setenv("ACTION", action)
 			env.Setenv("SALLYDIR", filepath.Dir(program)) // where there is nothing else
 			// Scripts put a false ssh there.
 			env.Setenv("PATH", filepath.Join(env.WorkDir, "bin")+":"+env.Getenv("PATH"))
@@ -73,6 +80,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"broker":   brokerCommand,
+			"rollout":  rolloutCommand,
 			"agent":    agentCommand,
 			"exits":    exitsCommand,
 			"help":     helpCommand,

@@ -98,7 +98,18 @@ func (h *house) startBroker(ctx context.Context) error {
 	if err := keys.Init(keys.InitOptions{Dir: h.file("keys"), Origin: "sallyport.demo/log"}); err != nil {
 		return err
 	}
-	if err := os.WriteFile(h.file("policy.yaml"), policyText, 0o644); err != nil {
+	jobs, err := newJobs(h.url())
+	if err != nil {
+		return err
+	}
+	text, err := jobs.policyOf(policyText)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(h.file("policy.yaml"), text, 0o644); err != nil {
+		return err
+	}
+	if err := jobs.serve(h.life, h.file("job-token")); err != nil {
 		return err
 	}
 	if err := os.Mkdir(h.file("state"), 0o700); err != nil {

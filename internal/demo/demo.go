@@ -1,5 +1,5 @@
 // Package demo brings up all of Sallyport on one machine, to try: a private
-// PostgreSQL, Dex with sample people, the broker and two hosts with real sshd,
+// PostgreSQL, Dex with sample people, the broker and hosts with real sshd,
 // all on loopback addresses. It goes the way that an administrator goes: it
 // migrates, makes keys, serves, and registers the hosts through the API as the
 // sample operator.
@@ -48,6 +48,7 @@ var policyText []byte
 type house struct {
 	cfg   Config
 	ports *ports
+	life  context.Context // of all of it
 
 	database *postgres.Cluster
 	provider *dex.Provider
@@ -72,7 +73,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer unlock()
-	h := &house{cfg: cfg}
+	h := &house{cfg: cfg, life: ctx}
 	defer h.stop()
 	if err := h.start(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -120,7 +121,7 @@ func clear(dir string) (unlock func(), err error) {
 
 func (h *house) start(ctx context.Context) error {
 	began := time.Now()
-	fmt.Fprintln(h.cfg.Out, "Starting PostgreSQL, an OpenID provider, the broker and two hosts …")
+	fmt.Fprintln(h.cfg.Out, "Starting PostgreSQL, an OpenID provider, the broker and five hosts …")
 	var err error
 	if h.ports, err = choosePorts(); err != nil {
 		return err

@@ -19,9 +19,20 @@ import (
 
 func TestThePolicyIsTheOneThatTheTextTellsOf(t *testing.T) {
 	t.Parallel()
-	p, err := policy.Parse(policyText)
+	pipeline, err := newJobs("http://localhost:8080")
 	if err != nil {
 		t.Fatal(err)
+	}
+	text, err := pipeline.policyOf(policyText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := p.Deployment("shop"); d == nil || d.Login != "deploy" {
+		t.Errorf("the shop's deployment is %+v", d)
 	}
 	database := map[string]string{"class": "database", "env": "demo"}
 	web := map[string]string{"class": "web", "env": "demo"}
@@ -52,8 +63,9 @@ func TestThePolicyIsTheOneThatTheTextTellsOf(t *testing.T) {
 // that no code of ours runs.
 func TestTheDemoComesUpAndLeavesNothing(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "sallyportd")
-	if out, err := exec.Command("go", "build", "-o", program, "sallyport/cmd/sallyportd").CombinedOutput(); err != nil {
+	programs := t.TempDir()
+	program := filepath.Join(programs, "sallyportd")
+	if out, err := exec.Command("go", "build", "-o", programs+"/", "sallyport/cmd/...").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	provider, err := dex.Binary(t.Context())

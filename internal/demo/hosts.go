@@ -24,6 +24,8 @@ type host struct {
 	labels map[string]string
 	logins []string
 	sshd   *sshd.Host
+	// enrolled: it runs sally-host.
+	enrolled bool
 }
 
 // startHosts registers the hosts as the sample operator, has their keys
@@ -42,6 +44,10 @@ func (h *house) startHosts(ctx context.Context) error {
 			labels: map[string]string{"class": "web", "env": "demo"}, logins: []string{"web", "root"}},
 		{name: "db-1", addr: net.JoinHostPort(db1IP, strconv.Itoa(h.ports.db1)),
 			labels: map[string]string{"class": "database", "env": "demo"}, logins: []string{"dba", "root"}},
+	}
+	for i, port := range h.ports.shop {
+		h.hosts = append(h.hosts, &host{name: fmt.Sprintf("shop-%d", i+1), addr: net.JoinHostPort(shopIPs[i], strconv.Itoa(port)),
+			labels: map[string]string{"class": "shop", "env": "demo"}, logins: []string{"deploy", "root"}, enrolled: true})
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, x := range h.hosts {
@@ -70,7 +76,10 @@ func (h *house) startHosts(ctx context.Context) error {
 			x.sshd, err = sshd.Start(ctx, sshd.Config{
 				Name: x.name, Listen: x.addr, HostKey: key, HostCertificate: certificate.Certificate,
 				UserCA: userCA, Principals: principals, Logins: x.logins, Log: log})
-			return err
+			if err != nil || !x.enrolled {
+				return err
+			}
+			return h.enroll(ctx, client, x)
 		})
 	}
 	return group.Wait()

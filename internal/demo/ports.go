@@ -14,9 +14,13 @@ const (
 	db1IP  = "127.0.0.3"
 )
 
+// shopIPs are those of the hosts that are deployed to.
+var shopIPs = [3]string{"127.0.0.4", "127.0.0.5", "127.0.0.6"}
+
 // ports is where everything listens.
 type ports struct {
 	broker, dex, web1, db1 int
+	shop                   [3]int
 	notes                  []string // about those that are not the usual ones
 	claims                 []net.Listener
 }
@@ -24,17 +28,22 @@ type ports struct {
 // choosePorts takes the usual ports, or free ones where others have those.
 func choosePorts() (*ports, error) {
 	p := new(ports)
-	for _, want := range []struct {
+	type want struct {
 		port  *int
 		what  string
 		ip    string
 		usual int
-	}{
+	}
+	all := []want{
 		{&p.broker, "the broker", "127.0.0.1", 8080},
 		{&p.dex, "the OpenID provider", "127.0.0.1", 5556},
 		{&p.web1, "web-1", web1IP, 2222},
 		{&p.db1, "db-1", db1IP, 2222},
-	} {
+	}
+	for i := range p.shop {
+		all = append(all, want{&p.shop[i], fmt.Sprintf("shop-%d", i+1), shopIPs[i], 2222})
+	}
+	for _, want := range all {
 		if free(want.ip, want.usual) && p.claim(want.ip, want.usual) {
 			*want.port = want.usual
 			continue

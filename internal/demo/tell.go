@@ -65,7 +65,15 @@ var text = template.Must(template.New("").Funcs(template.FuncMap{"bold": fmt.Spr
        {{.Sally}} ssh web@web-1
        {{.Sally}} ssh root@web-1
 
-  6  Everything that happened, as auditor@example.com in another private window:
+  6  Deploy a file to three hosts, as the job of a pipeline that nobody signs in for: one
+     host first, then the others, each sealed before the next is opened:
+       {{.Sally}} deploy run --url {{.URL}} --service shop --environment demo --artifact README.md \
+           --token-file {{.Dir}}/job-token -- \
+           sh -c 'for h in $SALLYPORT_HOSTS; do ssh -F "$SALLYPORT_SSH_CONFIG" $h <README.md; done'
+     How the hosts are, meanwhile and then, as operator@example.com:
+       {{.URL}}/hosts
+
+  7  Everything that happened, as auditor@example.com in another private window:
        {{.URL}}/log
 
   Logs of all parts, the policy, and addresses for scripts (env) are in {{.Dir}}/

@@ -162,9 +162,13 @@ func anchors(page string) []string {
 func TestPoliciesParse(t *testing.T) {
 	t.Parallel()
 	const rule = "sallyport: 1\nrules:\n- name: example\n  who: [engineers]\n  where: '*'\n  logins: [root]\n  duration: {max: 1h}\n"
-	found := blocks(read(t, "docs/policy.md"), "yaml")
-	if len(found) == 0 {
-		t.Fatal("docs/policy.md has no policy")
+	var found []string
+	for _, page := range []string{"docs/policy.md", "docs/agents.md"} {
+		on := blocks(read(t, page), "yaml")
+		if len(on) == 0 {
+			t.Fatalf("%s has no policy", page)
+		}
+		found = append(found, on...)
 	}
 	for _, text := range found {
 		if !strings.HasPrefix(text, "sallyport:") {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/internal/pgtest"
+	"sallyport/internal/sshd"
 )
 
 // openWeb lets anybody in as web on web-1, as often as they like.
@@ -56,7 +57,7 @@ func BenchmarkEndOfSession(b *testing.B) {
 			took = append(took, time.Since(began))
 		}
 	}
-	memory, err := host.Command(b.Context(), "sh", "-c", "cat /proc/$(pgrep -xf '"+installed+" daemon')/status").Output()
+	memory, err := host.Command(b.Context(), "sh", "-c", "cat /proc/$(pgrep -xf '"+sshd.Helper+" daemon')/status").Output()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -20,9 +19,6 @@ import (
 	"sallyport/internal/sshd"
 )
 
-// installed is where enrolment expects the helper.
-const installed = "/usr/lib/sallyport/sally-host"
-
 // sallyHost builds the helper as it is shipped, once.
 var sallyHost = sync.OnceValues(func() ([]byte, error) {
 	file := filepath.Join(programs.dir, "sally-host")
@@ -38,35 +34,16 @@ var sallyHost = sync.OnceValues(func() ([]byte, error) {
 // daemon.
 func (h *house) enrol(t testing.TB, name string, labels map[string]string, logins ...string) *sshd.Host {
 	t.Helper()
-	h.addHost(name, labels, logins...)
-	host := h.hosts[name]
+	host := h.addHost(name, labels, logins...)
 	binary, err := sallyHost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Written by another process: what this one has open for writing, whatever it starts at
-	// that moment has open, too, and then it cannot be run.
-	install := host.Command(t.Context(), "sh", "-c", "mkdir -p /usr/lib/sallyport && cat >"+installed+" && chmod 755 "+installed+
-		" && sed -i '/^HostCertificate/d; s/^PidFile .*/PidFile \\/run\\/sshd.pid/' /etc/ssh/sshd_config && echo 1 >/run/sshd.pid"+
-		" && mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup")
-	install.Stdin = bytes.NewReader(binary)
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("installing: %v\n%s", err, out)
-	}
-	if err := host.Journal(); err != nil {
-		t.Fatal(err)
-	}
 	var token api.JoinToken
 	h.signIn(operator).call(http.MethodPost, "/hosts/join-tokens", api.JoinTokenInput{Name: name}, &token, http.StatusCreated)
-	if out, err := host.Command(t.Context(), installed, "enroll", "--non-interactive", "--url", h.URL, "--token", token.Token).CombinedOutput(); err != nil {
-		t.Fatalf("enrolling: %v\n%s\n%s", err, out, host.Log())
+	if err := host.Enroll(t.Context(), binary, h.URL, token.Token, os.Stderr); err != nil {
+		t.Fatalf("%v\n%s", err, host.Log())
 	}
-	daemon := host.Command(t.Context(), installed, "daemon")
-	daemon.Stdout, daemon.Stderr = os.Stderr, os.Stderr
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = daemon.Wait() }()
 	return host
 }
 
@@ -75,6 +52,12 @@ func (h *house) enter(t testing.TB, c *client, host, login string) (*ssh.Client,
 	t.Helper()
 	var r api.Request
 	c.call(http.MethodPost, "/requests", api.RequestInput{Host: host, Login: login, Reason: "to see how it ends"}, &r, http.StatusCreated)
+	return h.come(t, c, r), r
+}
+
+// come opens a connection by a grant.
+func (h *house) come(t testing.TB, c *client, r api.Request) *ssh.Client {
+	t.Helper()
 	key := newSigner(t)
 	var cert api.Certificate
 	c.call(http.MethodPost, "/requests/"+r.ID+"/certificates", api.CertificateInput{PublicKey: authorized(key.PublicKey()), Proof: prove(t, key, h.URL, r.ID)},
@@ -87,13 +70,13 @@ func (h *house) enter(t testing.TB, c *client, host, login string) (*ssh.Client,
 	if err != nil {
 		t.Fatal(err)
 	}
-	connection, err := ssh.Dial("tcp", h.hosts[host].Addr(), &ssh.ClientConfig{User: login, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
-		HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: 30 * time.Second})
+	host := h.hosts[r.Host]
+	connection, err := dial(host, r.Login, signer)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, h.hosts[host].Log())
+		t.Fatalf("%v\n%s", err, host.Log())
 	}
 	t.Cleanup(func() { connection.Close() })
-	return connection, r
+	return connection
 }
 
 // sessionsOf waits until the broker's sessions of a host are as they should be.

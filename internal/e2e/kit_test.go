@@ -78,25 +78,25 @@ type house struct {
 	provider *dex.Provider
 	dir      string // of what follows, and of each broker's state
 	keys     string
-	URL      string // of the first broker
-	policy   string // file
+	URL      string     // of the first broker
+	policy   string     // file
+	env      []string   // of the brokers, besides
+	mu       sync.Mutex // guards hosts while they are added
 	hosts    map[string]*sshd.Host
-	settings []string       // more of the brokers', as variables
 	first    *child.Process // the first broker
 	said     lockedBuffer   // by all brokers
 }
 
-// newHouse starts everything but hosts.
-func newHouse(t testing.TB, policy string) *house {
+// newHouse starts everything but hosts; the brokers have more in their environment.
+func newHouse(t testing.TB, policy string, env ...string) *house {
 	t.Helper()
-	return newHouseOn(t, policy, pgtest.New(t))
+	return newHouseOn(t, policy, pgtest.New(t), env...)
 }
 
-// newHouseOn is newHouse on a database of the test's own, with more of the brokers'
-// SALLYPORT_ variables.
-func newHouseOn(t testing.TB, policy string, db *pgtest.DB, settings ...string) *house {
+// newHouseOn is newHouse on a database of the test's own.
+func newHouseOn(t testing.TB, policy string, db *pgtest.DB, env ...string) *house {
 	t.Helper()
-	h := &house{t: t, db: db, dir: t.TempDir(), hosts: map[string]*sshd.Host{}, settings: settings}
+	h := &house{t: t, db: db, env: env, dir: t.TempDir(), hosts: map[string]*sshd.Host{}}
 	h.keys, h.policy = filepath.Join(h.dir, "keys"), filepath.Join(h.dir, "policy.yaml")
 	if err := os.WriteFile(h.policy, []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func (h *house) serve(addr string) *child.Process {
 		"SALLYPORT_KEYS_DIR="+h.keys, "SALLYPORT_POLICY="+h.policy, "SALLYPORT_STATE_DIR="+filepath.Join(h.dir, "state "+addr),
 		"SALLYPORT_OIDC_ISSUER="+h.provider.Issuer(), "SALLYPORT_OIDC_CLIENT_ID="+dex.ClientID,
 		"SALLYPORT_OIDC_CLIENT_SECRET="+dex.ClientSecret)
-	cmd.Env = append(cmd.Env, h.settings...)
+	cmd.Env = append(cmd.Env, h.env...)
 	out, in := io.Pipe()
 	cmd.Stdout = in
 	var said lockedBuffer
@@ -159,7 +159,7 @@ func (h *house) serve(addr string) *child.Process {
 }
 
 // addHost registers a host through the API as an operator and starts its sshd.
-func (h *house) addHost(name string, labels map[string]string, logins ...string) {
+func (h *house) addHost(name string, labels map[string]string, logins ...string) *sshd.Host {
 	h.t.Helper()
 	ctx := h.t.Context()
 	c := h.signIn(operator)
@@ -186,7 +186,10 @@ func (h *house) addHost(name string, labels map[string]string, logins ...string)
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(running.Stop)
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.hosts[name] = running
+	return running
 }
 
 // hostID is the id of a host, which certificates name it by.

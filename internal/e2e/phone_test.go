@@ -3,6 +3,8 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,6 +12,9 @@ import (
 
 	"sallyport/api"
 	"sallyport/api/hostapi"
+	trust "sallyport/approvals/policy"
+	"sallyport/internal/agenttest"
+	"sallyport/internal/clock"
 )
 
 // phonePolicy has something of everything that pages show.
@@ -40,6 +45,33 @@ rules:
     automatic: true
 `
 
+// phoneDeployments has one that waits for approval, and one of hosts with long names.
+const phoneDeployments = `
+deployments:
+  - name: web-prod
+    service: web
+    environment: prod
+    agents: [ci]
+    where: class=web
+    login: web
+    command: /usr/local/bin/deploy {digest}
+    certificate: {source_address: [127.0.0.0/8]}
+    plan: {batches: [{hosts: 1}]}
+    approvals: [{slots: [{groups: [approvers]}]}]
+  - name: db-prod
+    service: db
+    environment: prod
+    agents: [ci]
+    where: class=database
+    login: dba
+    command: /usr/local/bin/deploy --with=an-option-that-is-long-enough-to-need-more-than-one-line {digest}
+    certificate: {source_address: [127.0.0.0/8]}
+    plan: {batches: [{hosts: 2}], on_failure: hold}
+    gates:
+      - {name: a-gate-with-a-name-that-is-as-long-as-gates-may-have-names, prometheus: {url: "https://prometheus.example.com", query: 'sum(rate(errors_total{job="{service}",environment="{environment}"}[5m]))', is: "< 0.01"}}
+      - {name: people, approval: {slots: [{groups: [security]}]}}
+`
+
 // found is what is wrong with a page for somebody on a phone or without a mouse.
 const found = `(() => {
 	const wrong = [], width = document.documentElement.clientWidth
@@ -65,7 +97,12 @@ const found = `(() => {
 // Every page fits a phone's screen, and all that can be operated has a name.
 func TestEveryPageOnAPhone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, phonePolicy)
+	i := agenttest.New(t, trust.GitHub, clock.System)
+	roots := filepath.Join(t.TempDir(), "issuer.pem")
+	if err := os.WriteFile(roots, i.Certificate(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t, phonePolicy+"agents:\n"+i.Entry("ci")+phoneDeployments, "SSL_CERT_FILE="+roots)
 	op := h.signIn(operator)
 	for _, host := range []api.HostInput{ // which nobody connects to
 		{Name: "db-1", Labels: map[string]string{"class": "database"}, Logins: []string{"dba", "root"}},
@@ -97,6 +134,12 @@ func TestEveryPageOnAPhone(t *testing.T) {
 	}
 	op.call(http.MethodPost, "/hosts/join-tokens", api.JoinTokenInput{Name: "db-9", Logins: []string{"dba"}, Labels: map[string]string{"class": "database"}}, nil, http.StatusCreated)
 
+	waits := h.deploy(t, i, "web", "sha256:"+strings.Repeat("11", 32))
+	rolls := h.deploy(t, i, "db", "sha256:"+strings.Repeat("22", 32))
+	for _, host := range rolls.batch(1) {
+		rolls.certify(1, host)
+	}
+
 	var pack api.Pack
 	h.signIn(auditor).call(http.MethodPost, "/audit/packs", map[string]string{"from": "2026-01-01", "to": "2100-01-01"}, &pack, http.StatusAccepted)
 
@@ -107,11 +150,12 @@ func TestEveryPageOnAPhone(t *testing.T) {
 		{engineer, []string{"/", "/requests", "/requests/new", "/requests/new?host=db-1&login=dba", "/requests/new?selector=class%3Ddatabase&login=dba",
 			"/requests/" + several.ID, "/requests/" + waiting.ID, "/requests/" + emergency.ID, "/requests/" + open.ID, "/hosts", "/delegations",
 			"/why", "/why?host=db-1&login=dba", "/reach", "/nowhere"}},
-		{approver, []string{"/", "/approvals", "/requests/" + waiting.ID, "/requests/" + several.ID, "/delegations"}},
-		{security, []string{"/approvals", "/requests/" + emergency.ID}},
+		{approver, []string{"/", "/approvals", "/deployments", "/deployments/" + waits.id, "/requests/" + waiting.ID, "/requests/" + several.ID, "/delegations"}},
+		{security, []string{"/approvals", "/deployments/" + rolls.id, "/requests/" + emergency.ID}},
 		{operator, []string{"/", "/hosts", "/hosts/db-1", "/hosts/db-1/reach?login=dba", "/policy", "/policy/proposals/new", "/people", "/people/" + me.Person.ID, "/notifications",
-			"/delegations", "/requests", "/hosts?state=sealed", "/hosts/join-tokens", "/hosts/pending", "/hosts/pending/" + pending.ID, "/hosts/labels?selector=class%3Ddatabase"}},
-		{auditor, []string{"/log", "/log/events/0", "/log/events/3", "/log?type=request.", "/log?host=db-1", "/log?request=" + emergency.ID, "/trends", "/evidence", "/evidence/" + pack.ID,
+			"/delegations", "/requests", "/hosts?state=sealed", "/hosts/join-tokens", "/hosts/pending", "/hosts/pending/" + pending.ID, "/hosts/labels?selector=class%3Ddatabase",
+			"/deployments", "/deployments?service=db&state=active", "/deployments/" + waits.id, "/deployments/" + rolls.id}},
+		{auditor, []string{"/deployments", "/deployments/" + rolls.id, "/log?text=" + rolls.id, "/log", "/log/events/0", "/log/events/3", "/log?type=request.", "/log?host=db-1", "/log?request=" + emergency.ID, "/trends", "/evidence", "/evidence/" + pack.ID,
 			"/requests/" + emergency.ID, "/policy", "/people", "/reach?person=" + engineer}},
 	} {
 		t.Run(visit.who, func(t *testing.T) {

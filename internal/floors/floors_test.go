@@ -25,12 +25,14 @@ var floors = []string{
 	"internal/e2e internal/floors internal/docs",
 	"internal/demo",
 	"cmd/sally-host/internal/brokertest",
-	"internal/pgtest internal/audittest internal/certtest internal/history",
+	"internal/pgtest internal/audittest internal/certtest internal/history internal/agenttest",
 	"internal/postgres internal/dex internal/sshd internal/browser internal/oidctest internal/mailtest",
 	"internal/child internal/loopback",
 	// People's and hosts' programs.
 	"cmd/sally cmd/sally-host",
 	"cmd/sally/internal/cli",
+	"cmd/sally/internal/deploy/jobssh",
+	"cmd/sally/internal/deploy cmd/sally/internal/deploy/jobkey cmd/sally/internal/deploy/jobtoken",
 	"cmd/sally/internal/show cmd/sally/internal/replay cmd/sally/internal/signin cmd/sally/internal/sshrun cmd/sally/internal/brokertest",
 	"cmd/sally/internal/grantkey",
 	"cmd/sally/internal/home",
@@ -48,8 +50,14 @@ var floors = []string{
 	"evidence/pack",
 	"evidence/reconcile evidence/controls",
 	"evidence/populations",
+	"broker/rollout",
+	"broker/rollout/gates",
+	"broker/rollout/machine",
+	"broker/rollout/plan",
 	"broker/fleet",
 	"broker",
+	"broker/agents",
+	"broker/agents/jwks",
 	"broker/hosts broker/sessions broker/recordings broker/revocations broker/posture",
 	"broker/keys",
 	"broker/certs",
@@ -58,6 +66,7 @@ var floors = []string{
 	"approvals/identity approvals/grant",
 	"approvals/evidence",
 	"approvals/policy",
+	"approvals/claims",
 	"audit/witness audit/stream",
 	"audit",
 	"audit/receipt audit/retention",
@@ -65,7 +74,7 @@ var floors = []string{
 	"audit/event audit/recording",
 	"web migrations",
 	"api api/hostapi",
-	"internal/throttle internal/remember internal/together internal/standardwebhooks",
+	"internal/throttle internal/remember internal/together internal/standardwebhooks internal/keyset",
 	"internal/refusal internal/clock internal/ids internal/names",
 }
 
@@ -117,7 +126,7 @@ func TestTheAPIIsALeaf(t *testing.T) {
 }
 
 // Who talks to the database; everybody else asks them.
-var database = []string{"audit", "audit/stream", "approvals", "approvals/notify", "approvals/identity", "broker", "broker/hosts", "broker/sessions", "broker/recordings", "broker/revocations", "broker/posture", "broker/fleet", "evidence", "migrations",
+var database = []string{"audit", "audit/stream", "approvals", "approvals/notify", "approvals/identity", "broker", "broker/agents", "broker/hosts", "broker/sessions", "broker/recordings", "broker/revocations", "broker/posture", "broker/fleet", "broker/rollout", "evidence", "migrations",
 	"server", "server/signin", "cmd/sallyportd", "internal/demo", "internal/postgres", "internal/pgtest", "internal/audittest", "internal/e2e"}
 
 func TestOnlyTheRoomsHaveSQL(t *testing.T) {
@@ -154,6 +163,8 @@ func TestWhatProgramsLink(t *testing.T) {
 		// Rules that a verifier repeats offline, in the broker's own code.
 		{"./approvals/policy", []string{"github.com/jackc"}, "is pure"},
 		{"./broker/certs", []string{"net/http", "github.com/jackc"}, "is pure"},
+		{"./approvals/claims", []string{"github.com/jackc"}, "is pure"},
+		{"./internal/keyset", []string{"net/http", "github.com/jackc"}, "is pure"},
 		{"./audit/event", []string{"net/http", "github.com/jackc"}, "is pure"},
 		{"./audit/receipt", []string{"net/http", "github.com/jackc"}, "is pure"},
 		{"./audit/checkpoint", []string{"net/http", "github.com/jackc"}, "is pure"},
@@ -161,6 +172,8 @@ func TestWhatProgramsLink(t *testing.T) {
 		{"./audit/retention", []string{"net/http", "github.com/jackc"}, "is pure"},
 		{"./approvals/evidence", []string{"net/http", "github.com/jackc"}, "is pure"},
 		{"./approvals/grant", []string{"github.com/jackc"}, "is pure"},
+		{"./broker/rollout/plan", []string{"github.com/jackc"}, "is pure"},
+		{"./broker/rollout/machine", []string{"github.com/jackc"}, "is pure"},
 		{"./evidence/pack", []string{"github.com/jackc", module + "/web"}, "is pure"},
 	} {
 		for _, p := range list(t, "-deps", c.what) {

@@ -153,6 +153,16 @@ func (b *Broker) Revoke(serial uint64, request string) {
 	})
 }
 
+// Seal ends what a deployment may do on the host. It returns the list's number.
+func (b *Broker) Seal(deployment string) (number uint64) {
+	b.set(func() {
+		b.list.Number++
+		number = b.list.Number
+		b.list.Sealed = hostapi.LastSealings(append(b.list.Sealed, hostapi.SealedHost{Host: b.Enrolment.HostID, Deployment: deployment, At: b.now().UTC(), Until: b.now().Add(time.Hour)}))
+	})
+	return number
+}
+
 // Oldest says that what ended before then may be missing from the list.
 func (b *Broker) Oldest(at time.Time) { b.set(func() { b.list.Oldest = at }) }
 

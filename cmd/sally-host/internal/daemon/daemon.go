@@ -79,7 +79,7 @@ type Daemon struct {
 	boot   string
 	clock  *clock
 
-	look chan struct{} // somebody's session ended
+	look chan struct{} // somebody's session ended, or the host was sealed
 	ends chan struct{} // the list changed
 	back chan struct{} // the broker is there again
 	recorder

@@ -109,9 +109,12 @@ func (d *Daemon) end(s session.Session) (time.Time, hostapi.EndReason) {
 		return s.StartedAt, hostapi.EndUnrecorded
 	}
 	d.mu.Lock()
-	list, missed := d.list, d.missed
+	list, missed, host := d.list, d.missed, d.settings.HostID
 	d.mu.Unlock()
 	at, reason := list.End(s.Serial, s.Request, s.GrantEnds)
+	if sealed, ok := list.SealedAt(host, s.Deployment, s.IssuedAt); ok {
+		at, reason = sealed, hostapi.EndRevoked
+	}
 	switch {
 	case reason == hostapi.EndTime && s.StartedAt.Before(missed):
 		return missed, hostapi.EndRevoked // if it was, the list does not say so any more

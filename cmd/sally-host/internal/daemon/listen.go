@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sallyport/api/hostapi"
@@ -102,12 +103,19 @@ func (d *Daemon) take(note string) error {
 		d.missed = news.Oldest
 	}
 	changed := news.Number > d.list.Number || news.Since == 0
+	sealed := slices.ContainsFunc(news.Sealed, func(s hostapi.SealedHost) bool {
+		_, known := d.list.SealedAt(s.Host, s.Deployment, s.At)
+		return s.Host == d.settings.HostID && !known
+	})
 	d.notes = following(d.notes, note, news, d.settings.LogKey)
 	d.list = joined
 	d.clock.Heard(news.MadeAt, true)
 	_, err = d.Place.KeepRevocations(d.notes, d.settings.LogKey)
 	if changed {
 		nudge(d.ends)
+	}
+	if sealed {
+		nudge(d.look)
 	}
 	if errors.Is(err, hostapi.ErrRolledBack) {
 		return err

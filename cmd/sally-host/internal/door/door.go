@@ -71,7 +71,8 @@ func (r *Refused) Unwrap() error { return r.Err }
 //  1. the host is not closed;
 //  2. the certificate is not over by the broker's clock either, as far as the host has
 //     heard: setting its own clock back brings nothing;
-//  3. neither it nor its grant is on the list of revocations;
+//  3. neither it nor its grant is on the list of revocations, and its deployment has not
+//     sealed this host since it was issued;
 //  4. it was issued before the broker was last heard, or that was not long ago;
 //  5. if its session has to be recorded, there is somebody to record it for.
 func (d Door) Ask(wire []byte, login string, now time.Time) (certs.Logged, error) {
@@ -91,6 +92,9 @@ func (d Door) Ask(wire []byte, login string, now time.Time) (certs.Logged, error
 	}
 	if g, over := d.Revocations.Ended(l.RequestID); over {
 		return l, &Refused{Revoked, fmt.Errorf("the grant of %s ended at %s: %s", l.RequestID, stamp(g.EndedAt), g.Reason)}
+	}
+	if at, sealed := d.Revocations.SealedAt(d.Trust.HostID, l.Deployment, l.Time); sealed {
+		return l, &Refused{Revoked, fmt.Errorf("deployment %s sealed this host at %s", l.Deployment, stamp(at))}
 	}
 	if err := d.silent(l.Time, now); err != nil {
 		return l, &Refused{Silent, err}
@@ -112,6 +116,14 @@ func (d Door) silent(issued, now time.Time) error {
 		return nil
 	}
 	return fmt.Errorf("this host last heard from the broker at %s, longer ago than %s, and the certificate is newer", stamp(heard), d.Trust.MaxSilence)
+}
+
+// For is what the certificate was issued for, as people find it again.
+func For(l certs.Logged) string {
+	if l.Deployment != "" {
+		return fmt.Sprintf("deployment %s, batch %d", l.Deployment, l.Batch)
+	}
+	return "request " + l.RequestID
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

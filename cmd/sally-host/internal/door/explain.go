@@ -19,7 +19,10 @@ func (d Door) Explain(w io.Writer, wire []byte, login string, now time.Time) boo
 	switch c := proved.Certificate; {
 	case c != nil && proved.Login != "":
 		fmt.Fprintf(w, "certificate  %d, for %s@%s (%s)\n", c.Serial, proved.Login, proved.Host, proved.HostID)
-		fmt.Fprintf(w, "person       %s (%s), request %s\n", proved.ActorName, proved.ActorID, proved.RequestID)
+		fmt.Fprintf(w, "%-12s %s (%s), %s\n", proved.ActorKind, proved.ActorName, proved.ActorID, For(proved))
+		if proved.Deployment != "" {
+			fmt.Fprintf(w, "runs         %s, in %d sessions at most, until %s\n", proved.Command, proved.Uses, stamp(proved.BatchEnds))
+		}
 		fmt.Fprintf(w, "in the log   entry %d of %s, at %s\n", proved.Index, d.Trust.Log.Name(), stamp(proved.Time))
 	case says != nil:
 		fmt.Fprintf(w, "certificate  %d, key id %s, principals %q: by its own word, which nothing proves\n", says.Serial, journal.Quote(says.KeyId), cut(says.ValidPrincipals))
@@ -81,7 +84,7 @@ var hints = map[certs.Reason]string{
 	certs.BadForm:       "give the file NAME-cert.pub, or the certificate's base64 as sshd's %k has it",
 	certs.TooLarge:      "no Sallyport issues certificates of that size",
 	Closed:              "see systemctl status sally-host; if the host was removed from Sallyport, enrol it again",
-	Revoked:             "ask anew: sally request",
+	Revoked:             "ask anew: sally request; an agent: open the batch again",
 	Ended:               "set the clock of this host: timedatectl status",
 	Silent:              "let the daemon reach the broker (systemctl status sally-host), and compare the clocks of this host and the broker",
 	NotRecorded:         "an operator names an auditors' key in the broker's settings; the host learns it when it renews, or at once by sally-host enroll",

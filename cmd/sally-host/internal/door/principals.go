@@ -64,7 +64,7 @@ func (q Question) answer(p place.Place, now time.Time) (line, said string, open 
 	if err != nil {
 		return refused(ReasonOf(err), err)
 	}
-	return Line(l), fmt.Sprintf("certificate %d of %s (%s), request %s, opens %s", l.Certificate.Serial, journal.Quote(l.ActorName), l.ActorID, l.RequestID, q.Login), true
+	return Line(l), fmt.Sprintf("certificate %d of %s (%s), %s, opens %s", l.Certificate.Serial, journal.Quote(l.ActorName), l.ActorID, For(l), q.Login), true
 }
 
 // Decode reads a certificate as sshd's %k has it. Errors are *Refused.

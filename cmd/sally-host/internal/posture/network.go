@@ -34,7 +34,7 @@ func (l listener) String() string {
 }
 
 // again is after how long the sockets are looked at a second time: what a resolver or the
-// like has open for a moment is not there any more.
+// like has open for a moment is not there any more. Meanwhile nothing is done.
 const again = time.Second
 
 func (h *Host) lookAtListening(ctx context.Context) (findings []string, err error) {
@@ -56,21 +56,28 @@ func (h *Host) lookAtListening(ctx context.Context) (findings []string, err erro
 		return nil, err
 	}
 	ports := asked[0].settings["port"]
+	h.facts.ports = []int{}
 	for _, l := range second {
-		if !slices.Contains(first, l) || h.allowed(l, ports) {
+		if !slices.Contains(first, l) || h.sshd(l, ports) {
 			continue
 		}
-		findings = append(findings, l.String())
+		h.facts.ports = append(h.facts.ports, int(l.port))
+		if !h.allowed(l) {
+			findings = append(findings, l.String())
+		}
 	}
+	slices.Sort(h.facts.ports)
+	h.facts.ports = slices.Compact(h.facts.ports)
 	return findings, nil
 }
 
-// allowed reports whether it is sshd on its own port, or one of those that the broker
-// said may listen.
-func (h *Host) allowed(l listener, sshdPorts []string) bool {
-	if l.network == "tcp" && slices.Contains(sshdPorts, strconv.Itoa(int(l.port))) && (path.Base(l.program) == "sshd" || l.program == systemd) {
-		return true
-	}
+// sshd reports whether it is sshd on its own port.
+func (h *Host) sshd(l listener, ports []string) bool {
+	return l.network == "tcp" && slices.Contains(ports, strconv.Itoa(int(l.port))) && (path.Base(l.program) == "sshd" || l.program == systemd)
+}
+
+// allowed reports whether it is one of those that the broker said may listen.
+func (h *Host) allowed(l listener) bool {
 	return slices.ContainsFunc(h.Settings.Settings.Listen, func(a hostapi.Listener) bool {
 		fits, err := path.Match(a.Program, l.program)
 		return a.Network == l.network && a.Port == l.port && (a.Program == "" || err == nil && fits)

@@ -45,6 +45,7 @@ type facts struct {
 	effective []effective
 	processes []process
 	sessions  int
+	ports     []int // nil until it is known on which something listens
 }
 
 // patience is how long a check may take.
@@ -80,7 +81,7 @@ func (h Host) Look(ctx context.Context) hostapi.Posture {
 	for _, c := range checks {
 		p.Checks = append(p.Checks, c.result(ctx, &h))
 	}
-	p.Sessions = h.facts.sessions
+	p.Sessions, p.Ports = h.facts.sessions, h.facts.ports
 	for most := hostapi.MaxFindings; most > 1 && size(p) > maxText; most /= 2 {
 		for i := range p.Checks {
 			p.Checks[i].Findings = cut(p.Checks[i].Findings, most)
@@ -195,7 +196,50 @@ func (h *Host) lookAtIsolation(context.Context) ([]string, error) {
 	return []string{"there is no cgroup v2: sessions are found by the kernel's number of the login, by their environment and by descent"}, nil
 }
 
-func (h *Host) lookAtSessions(context.Context) (findings []string, err error) {
+func (h *Host) lookAtSessions(ctx context.Context) (findings []string, err error) {
+	unreported, err := h.unreported()
+	if err != nil {
+		return nil, err
+	}
+	if len(unreported) > 0 { // or it began, or was let in, while this looked
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		first := unreported
+		h.processes = nil
+		if unreported, err = h.unreported(); err != nil {
+			return nil, err
+		}
+		unreported = slices.DeleteFunc(unreported, func(p process) bool { return !slices.Contains(first, p) })
+	}
+	all, err := (session.Store{Place: h.Place}).All()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if s.Serial == 0 {
+			findings = append(findings, fmt.Sprintf("a session of %s without a certificate", s.Login))
+		} else {
+			findings = append(findings, fmt.Sprintf("a session of %s by certificate %d", s.Login, s.Serial))
+		}
+	}
+	for _, p := range unreported {
+		findings = append(findings, fmt.Sprintf("a session of %s that PAM did not report", p.entered()))
+	}
+	h.facts.sessions = len(all) + len(unreported)
+	return findings, nil
+}
+
+// unreported are sshd's processes for connections by which somebody entered that PAM did
+// not report.
+func (h *Host) unreported() (found []process, err error) {
+	running, err := h.running()
+	if err != nil {
+		return nil, err
+	}
+	// After the processes: what has begun since is no stranger.
 	all, err := (session.Store{Place: h.Place}).All()
 	if err != nil {
 		return nil, err
@@ -203,23 +247,17 @@ func (h *Host) lookAtSessions(context.Context) (findings []string, err error) {
 	known := map[int]bool{}
 	for _, s := range all {
 		known[s.Monitor.PID] = true
-		if s.Serial == 0 {
-			findings = append(findings, fmt.Sprintf("a session of %s without a certificate", s.Login))
-		} else {
-			findings = append(findings, fmt.Sprintf("a session of %s by certificate %d", s.Login, s.Serial))
-		}
 	}
-	h.facts.sessions = len(all)
-	running, err := h.running()
-	if err != nil {
-		return nil, err
+	for _, p := range running {
+		if p.asks() { // its parent has the title already, of whoever they say they are
+			known[p.parent] = true
+		}
 	}
 	for _, p := range running {
 		// A child of the monitor has its title, too, for a moment.
-		if login := p.entered(); login != "" && !known[p.pid] && !known[p.parent] {
-			h.facts.sessions++
-			findings = append(findings, fmt.Sprintf("a session of %s that PAM did not report", login))
+		if p.entered() != "" && !known[p.pid] && !known[p.parent] {
+			found = append(found, p)
 		}
 	}
-	return findings, nil
+	return found, nil
 }

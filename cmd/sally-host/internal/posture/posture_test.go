@@ -114,7 +114,7 @@ func TestListeners(t *testing.T) {
 	allowed := func(listen ...hostapi.Listener) (got []bool) {
 		h.Settings.Settings.Listen = listen
 		for _, l := range all {
-			got = append(got, h.allowed(l, []string{"22"}))
+			got = append(got, h.sshd(l, []string{"22"}) || h.allowed(l))
 		}
 		return got
 	}

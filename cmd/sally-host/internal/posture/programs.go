@@ -35,6 +35,11 @@ func (p process) entered() string {
 	return login
 }
 
+// asks reports whether the process is sshd's for somebody who has not been let in yet.
+func (p process) asks() bool {
+	return strings.HasPrefix(p.name, "sshd") && strings.HasSuffix(p.line, " [net]")
+}
+
 // running are the processes, read once.
 func (h *Host) running() ([]process, error) {
 	if h.processes != nil {

@@ -40,7 +40,7 @@ func (r *Refused) Error() string { return r.Why }
 // go on; then sshd gives it neither a shell nor a forwarding, and the daemon ends it.
 //
 // All that the door checks is checked again, because sshd can be set up to pass by the
-// door; the certificate for single use is used up here, and nowhere else.
+// door; a certificate that opens so many sessions is used up here, and nowhere else.
 func (h Hook) Open() error {
 	monitor, err := ProcessOf(h.Place, h.Monitor)
 	if err != nil {
@@ -156,6 +156,9 @@ func (h Hook) admit(s *Session, wire []byte) error {
 		return fmt.Errorf("%s: %w", door.ReasonOf(err), err)
 	}
 	s.Request, s.GrantEnds, s.Keep = l.RequestID, l.GrantEnds, l.KeepSessions
+	if l.Deployment != "" {
+		s.Deployment, s.IssuedAt, s.GrantEnds = l.Deployment, l.Time, l.BatchEnds
+	}
 	if s.GrantEnds.IsZero() { // of before the log said so
 		s.GrantEnds = time.Unix(int64(l.Certificate.ValidBefore), 0).UTC()
 	}
@@ -164,13 +167,18 @@ func (h Hook) admit(s *Session, wire []byte) error {
 			return err
 		}
 	}
+	uses := l.Uses
 	if l.SingleUse {
-		switch first, err := (Store{h.Place}).Use(s.Serial); {
-		case err != nil:
-			return fmt.Errorf("it opens one session, and this host cannot note that: %w", err)
-		case !first:
-			return errors.New("it was used before, and opens one session only: get a new one")
-		}
+		uses = 1
+	}
+	if uses == 0 {
+		return nil // as many as its time allows
+	}
+	switch left, err := (Store{h.Place}).Use(s.Serial, uses); {
+	case err != nil:
+		return fmt.Errorf("the sessions that it opens are counted, and this host cannot note that: %w", err)
+	case !left:
+		return fmt.Errorf("it was used before, and the sessions that it opens are counted (%d): get a new one", uses)
 	}
 	return nil
 }

@@ -45,6 +45,8 @@ type Session struct {
 	Key         string    `json:"key,omitempty"`         // fingerprint
 	Certificate string    `json:"certificate,omitempty"` // SHA-256 of its wire format, hex
 	Request     string    `json:"request,omitempty"`
+	Deployment  string    `json:"deployment,omitempty"` // of an agent's, instead of a request
+	IssuedAt    time.Time `json:"issued_at,omitzero"`
 	GrantEnds   time.Time `json:"grant_ends,omitzero"`
 	Keep        bool      `json:"keep,omitempty"`   // it outlasts that
 	Record      bool      `json:"record,omitempty"` // its rule wants it recorded
@@ -189,10 +191,23 @@ func (st Store) read(name string) (Session, error) {
 	return s, nil
 }
 
-// Use notes that the certificate was used, and reports whether it was the first time.
-// Of two who ask at once, one is the first.
-func (st Store) Use(serial uint64) (first bool, err error) {
-	f, err := os.OpenFile(filepath.Join(st.Place.Used(), fmt.Sprint(serial)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// Use notes that the certificate was used, and reports whether it was used less than so
+// many times before. Of two who ask at once when one use is left, one has it.
+func (st Store) Use(serial uint64, uses int) (left bool, err error) {
+	for n := range uses {
+		name := fmt.Sprint(serial)
+		if n > 0 {
+			name = fmt.Sprintf("%d.%d", serial, n)
+		}
+		if left, err = st.use(name); left || err != nil {
+			return left, err
+		}
+	}
+	return false, nil
+}
+
+func (st Store) use(name string) (first bool, err error) {
+	f, err := os.OpenFile(filepath.Join(st.Place.Used(), name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil
 	}

@@ -52,6 +52,9 @@ type Broker struct {
 	// again. Revoked counts revocations.
 	Refreshes, Reuses, Revoked int
 
+	// Rollout is the deployment that it knows.
+	Rollout *Rollout
+
 	server   *httptest.Server
 	userCA   ssh.Signer
 	hostCA   ssh.Signer
@@ -74,7 +77,7 @@ type Broker struct {
 func New() *Broker {
 	b := &Broker{
 		AccessLife: 10 * time.Minute,
-		userCA:     newSigner(), hostCA: newSigner(),
+		userCA:     newSigner(), hostCA: newSigner(), Rollout: NewRollout(),
 		families: map[string]*family{}, refresh: map[string]*family{}, codes: map[string]string{},
 		waiting: map[string]int{}, changed: make(chan struct{}), removed: map[string]*api.Removal{},
 	}

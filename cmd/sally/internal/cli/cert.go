@@ -157,18 +157,6 @@ func writeFiles(out, host string, c api.Certificate, from grantkey.Files, inAgen
 	return written{
 		Folder: folder, Identity: to.Identity, SSHConfig: config, Certificate: c,
 		// As the person named the folder: that is what they can read and paste.
-		Command: "ssh -F " + shellWord(filepath.Join(out, "ssh_config")) + " " + host,
+		Command: "ssh -F " + sshrun.ShellWord(filepath.Join(out, "ssh_config")) + " " + host,
 	}, nil
-}
-
-// shellWord quotes a path for a shell, if it needs that.
-func shellWord(path string) string {
-	safe := func(r rune) bool {
-		return r == '/' || r == '.' || r == '-' || r == '_' || r == '@' || r == '+' ||
-			'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
-	}
-	if strings.IndexFunc(path, func(r rune) bool { return !safe(r) }) < 0 {
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

@@ -123,6 +123,7 @@ to use instead of signing in, NO_COLOR turns colours off.`,
 		{"Requests and decisions", []*cobra.Command{s.requestsCommand(), s.showCommand(), s.approveCommand(), s.denyCommand(), s.reviewCommand(), s.delegateCommand(), s.delegationsCommand()}},
 		{"People", []*cobra.Command{s.peopleCommand(), s.revokeCommand()}},
 		{"Hosts", []*cobra.Command{s.hostsCommand(), s.whyCommand(), s.reachCommand()}},
+		{"Deployments", []*cobra.Command{s.deployCommand()}},
 		{"Policy", []*cobra.Command{s.policyCommand()}},
 		{"Auditing", []*cobra.Command{s.auditCommand()}},
 	} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"sallyport/api"
 	"sallyport/internal/refusal"
@@ -91,6 +92,9 @@ func (s *sally) exit(ctx context.Context, err error) int {
 		code, hint = api.ExitWaiting, waiting.hint
 	case errors.As(err, &problem):
 		code, hint = problem.ExitCode(), problem.Hint
+		if strings.HasPrefix(problem.Code, "agent-") {
+			break // about a job: nobody signs in there
+		}
 		if problem.Status == 401 && s.Getenv("SALLYPORT_TOKEN") != "" {
 			hint = "SALLYPORT_TOKEN is not, or no longer, good at this broker"
 		} else if problem.Status == 401 {

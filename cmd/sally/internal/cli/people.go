@@ -153,17 +153,21 @@ func (s *sally) revokeCommand() *cobra.Command {
 		yes    bool
 	)
 	c := &cobra.Command{
-		Use:   "revoke REQUEST|PERSON|HOST|SERIAL",
-		Short: "End a grant, all of a person's or a host's, or one certificate, at once (operators)",
+		Use:   "revoke REQUEST|PERSON|HOST|SERIAL|RUN",
+		Short: "End a grant, all of a person's or a host's, one certificate or an agent's run, at once (operators)",
 		Long: `End a grant, with those that extend it, or all grants of a person or for a host, and
 cancel what waits; or one certificate by its serial, while its grant goes on. Sessions end
 on hosts that run sally-host. No certificate is issued any more. Who may ask can ask again; to keep
-somebody out, remove the person. Your own you can revoke too: it is "sally finish".`,
+somebody out, remove the person. Your own you can revoke too: it is "sally finish".
+
+A run of a deploy agent loses what it has open, and its deployment is held; another job of
+the pipeline can go on with it.`,
 		Example: `  sally revoke req-4f8k2m9qhx1z --reason "unexpected commands"
   sally revoke per-4f8k2m9qhx1z --reason "laptop stolen" --yes
   sally revoke host-7k3m9q2x4f8h --reason "broken into"
-  sally revoke 4711 --reason "copied by mistake"`,
-		Args: one("REQUEST, PERSON, HOST or SERIAL"),
+  sally revoke 4711 --reason "copied by mistake"
+  sally revoke run-4f8k2m9qhx1z --reason "nobody started this job"`,
+		Args: one("REQUEST, PERSON, HOST, SERIAL or RUN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx := c.Context()
 			in := api.RevocationInput{Reason: reason}
@@ -174,10 +178,12 @@ somebody out, remove the person. Your own you can revoke too: it is "sally finis
 				in.Person = args[0]
 			case ids.Valid(ids.Host, args[0]):
 				in.Host = args[0]
+			case ids.Valid(ids.Run, args[0]):
+				in.Agent = args[0]
 			case strings.Trim(args[0], "0123456789") == "" && args[0] != "":
 				in.Serial = args[0]
 			default:
-				return usage("%q is neither a request's id, nor a person's, nor a host's, nor a serial", args[0]).
+				return usage("%q is neither a request's id, nor a person's, nor a host's, nor a run's, nor a serial", args[0]).
 					hinting("like: req-4f8k2m9qhx1z, per-4f8k2m9qhx1z, host-7k3m9q2x4f8h or 4711")
 			}
 			client, err := s.client()
@@ -194,12 +200,12 @@ somebody out, remove the person. Your own you can revoke too: it is "sally finis
 			if s.output == "json" {
 				return s.json(out)
 			}
-			if len(out.Ended)+len(out.Cancelled)+len(out.Serials) == 0 {
+			if len(out.Ended)+len(out.Cancelled)+len(out.Serials)+len(out.Runs) == 0 {
 				s.out.Line("nothing was open")
 				return nil
 			}
 			s.fields("grants ended", strings.Join(out.Ended, " "), "requests cancelled", strings.Join(out.Cancelled, " "),
-				"certificates revoked", strings.Join(out.Serials, " "))
+				"certificates revoked", strings.Join(out.Serials, " "), "runs revoked", strings.Join(out.Runs, " "))
 			return nil
 		},
 	}

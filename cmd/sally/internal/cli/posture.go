@@ -116,7 +116,7 @@ func (s *sally) hostsSessionsCommand() *cobra.Command {
 				if v.StartedAt != nil {
 					began = s.out.When(*v.StartedAt)
 				}
-				rows[i] = []show.Cell{{Text: began}, end, {Text: v.Login}, {Text: or(person(v.Person), "nobody known")}, {Text: v.Client},
+				rows[i] = []show.Cell{{Text: began}, end, {Text: v.Login}, {Text: or(or(person(v.Person), v.Deployment), "nobody known")}, {Text: v.Client},
 					{Text: v.Request}, {Text: v.Alarm, Style: show.Red}}
 			}
 			s.out.Table([]string{"BEGAN", "ENDED", "LOGIN", "PERSON", "FROM", "REQUEST", "ALARM"}, rows)

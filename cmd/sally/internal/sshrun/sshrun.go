@@ -91,14 +91,14 @@ func options(c api.Connect, f grantkey.Files, inAgent bool) []option {
 		{"User", c.Login},
 		// This key with this certificate, before any other, and with an agent
 		// full of keys no others: hosts count wrong ones (MaxAuthTries).
-		{"IdentityFile", quote(f.Identity)},
-		{"CertificateFile", quote(f.Certificate)},
+		{"IdentityFile", Quote(f.Identity)},
+		{"CertificateFile", Quote(f.Certificate)},
 		{"IdentitiesOnly", "yes"},
 		{"PreferredAuthentications", "publickey"},
 		// The host shows a certificate of the broker's host CA, under the host's
 		// id. Nothing else that the person trusts counts, and nothing is asked.
 		{"HostKeyAlias", c.HostKeyAlias},
-		{"UserKnownHostsFile", quote(f.KnownHosts)},
+		{"UserKnownHostsFile", Quote(f.KnownHosts)},
 		{"GlobalKnownHostsFile", "/dev/null"},
 		{"StrictHostKeyChecking", "yes"},
 		{"NoHostAuthenticationForLocalhost", "no"},
@@ -115,10 +115,22 @@ func options(c api.Connect, f grantkey.Files, inAgent bool) []option {
 	return o
 }
 
-// quote makes a path one word for ssh's configuration: it may hold spaces, and
+// Quote makes a path one word for ssh's configuration: it may hold spaces, and
 // per cent signs are ssh's.
-func quote(path string) string {
+func Quote(path string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(path) + `"`
+}
+
+// ShellWord quotes a path for a shell, if it needs that.
+func ShellWord(path string) string {
+	safe := func(r rune) bool {
+		return r == '/' || r == '.' || r == '-' || r == '_' || r == '@' || r == '+' ||
+			'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !safe(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // Command is ssh's command line. host is what the person calls the host, so that
