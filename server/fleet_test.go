@@ -188,7 +188,7 @@ func TestOperatorsKeepTheFleet(t *testing.T) {
 	problemOf(t, labels("operator", `{"selector":"class in","set":{"env":"prod"}}`), 422)
 	for _, dry := range []bool{true, false} {
 		page := get[api.Page[api.Host]](t, labels("operator", fmt.Sprintf(`{"selector":"class=web","set":{"env":"prod"},"dry_run":%v}`, dry)), 200)
-		if len(page.Items) != 2 || page.Items[0].Labels["env"] != "prod" || page.Items[0].State != api.HostSealed {
+		if len(page.Items) != 2 || page.Items[0].Labels["env"] != "prod" || page.Items[0].State != api.HostUnknown {
 			t.Errorf("dry %v: %+v", dry, page.Items)
 		}
 		got := get[api.Host](t, k.do(t, "operator", "GET", "/api/v1/hosts/web-2", ""), 200)
@@ -205,7 +205,7 @@ func TestOperatorsKeepTheFleet(t *testing.T) {
 	}
 	problemOf(t, k.do(t, "operator", "POST", "/api/v1/hosts/web-1/quarantine", `{"reason":"odd packets"}`), 409)
 	problemOf(t, k.do(t, "auditor", "POST", "/api/v1/hosts/web-1/release", `{"reason":"x"}`), 403)
-	if h := get[api.Host](t, k.do(t, "operator", "POST", "/api/v1/hosts/web-1/release", `{"reason":"it was us"}`), 200); h.State != api.HostSealed {
+	if h := get[api.Host](t, k.do(t, "operator", "POST", "/api/v1/hosts/web-1/release", `{"reason":"it was us"}`), 200); h.State != api.HostUnknown {
 		t.Errorf("host %+v", h)
 	}
 }

@@ -69,7 +69,7 @@ type Facts struct {
 //
 //  1. quarantined: an operator keeps it shut.
 //  2. A host that does not speak for itself is open while a grant runs or a deployment has
-//     opened it, else sealed as far as the broker can know.
+//     opened it, else unknown: whatever else opens it, nobody would be told.
 //  3. silent: it has said nothing for SilentAfter.
 //  4. drifted: a check failed, whenever that was, or the outside look found a way in.
 //     Connections are no drift while somebody may be on it.
@@ -85,7 +85,7 @@ func (f Facts) State(now time.Time) (api.HostState, []string) {
 	case !f.Enrolled && open:
 		return api.HostOpen, nil
 	case !f.Enrolled:
-		return api.HostSealed, []string{"it runs no sally-host: that no grant is open is all that is known"}
+		return api.HostUnknown, []string{"it runs no sally-host: that no grant is open is all that is known"}
 	case now.Sub(f.SeenAt) > SilentAfter:
 		return api.HostSilent, []string{"it was last heard of at " + f.SeenAt.UTC().Format(time.RFC3339)}
 	}

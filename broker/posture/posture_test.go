@@ -81,7 +81,7 @@ func TestStates(t *testing.T) {
 		"silence with a grant":                 {and(silent, granted), api.HostSilent},
 		"silence after a failed check":         {and(failing("keys"), silent), api.HostSilent},
 		"quarantine":                           {and(silent, granted, quarantined), api.HostQuarantined},
-		"no helper":                            {static, api.HostSealed},
+		"no helper":                            {static, api.HostUnknown},
 		"no helper, a grant":                   {and(static, granted), api.HostOpen},
 		"no helper, quarantine":                {and(static, granted, quarantined), api.HostQuarantined},
 		"a host that was enrolled, never seen": {func(f *posture.Facts) { *f = posture.Facts{Enrolled: true, SeenAt: now} }, api.HostUnknown},

@@ -83,7 +83,11 @@ func (s *sally) deploymentList(ctx context.Context, client *api.Client, f api.De
 		return s.json(api.Page[api.Deployment]{Items: list, Next: more})
 	}
 	if len(list) == 0 {
-		s.err.Line("no deployments")
+		if f.Running {
+			s.err.Line("no deployments are under way; --all lists those that have ended, too")
+		} else {
+			s.err.Line("no deployments")
+		}
 		return nil
 	}
 	rows := make([][]show.Cell, len(list))
