@@ -9,7 +9,6 @@ import (
 	"errors"
 	"net/http"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -266,16 +265,7 @@ func session() string {
 // events are all of the type, oldest first, when nothing waits any more.
 func (h *house) events(kind string) []event.Event {
 	h.t.Helper()
-	h.eventually(func() bool { return h.count(`SELECT count(*) FROM audit.pending`) == 0 })
-	entries, err := h.log.Entries(h.t.Context(), audit.Filter{Type: kind, Limit: 200})
-	must(h.t, err)
-	var list []event.Event
-	for _, e := range slices.Backward(entries) {
-		decoded, err := e.Event()
-		must(h.t, err)
-		list = append(list, decoded)
-	}
-	return list
+	return audittest.Events(h.t, h.db.Pool, h.log, kind)
 }
 
 func (h *house) count(sql string, args ...any) (n int) {

@@ -441,23 +441,8 @@ func refused(t testing.TB, err error, want *refusal.Error) {
 
 // events are all of the type, oldest first, when nothing waits any more.
 func (p *process) events(kind string) []event.Event {
-	t := p.house.t
-	t.Helper()
-	p.eventually(func() bool { return p.count(`SELECT count(*) FROM audit.pending`) == 0 })
-	var list []event.Event
-	for before := int64(0); ; {
-		entries, err := p.log.Entries(t.Context(), audit.Filter{Type: kind, Limit: 200, Before: before})
-		must(t, err)
-		for _, e := range entries {
-			decoded, err := e.Event()
-			must(t, err)
-			list = append([]event.Event{decoded}, list...)
-			before = e.Index
-		}
-		if len(entries) < 200 || before == 0 {
-			return list
-		}
-	}
+	p.house.t.Helper()
+	return audittest.Events(p.house.t, p.pool, p.log, kind)
 }
 
 func (p *process) eventually(done func() bool) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,4 +107,39 @@ func Leaves(t testing.TB, log *audit.Log, now time.Time, eventType string) []str
 		leaves[i] = string(e.Leaf)
 	}
 	return leaves
+}
+
+// Events are all of a type, oldest first, when nothing waits for its place any more.
+func Events(t testing.TB, pool *pgxpool.Pool, log *audit.Log, eventType string) (list []event.Event) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+		var waits int
+		if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM audit.pending`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+		if waits == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events wait for their place in vain", waits)
+		}
+	}
+	for filter := (audit.Filter{Type: eventType, Limit: 200}); ; {
+		entries, err := log.Entries(t.Context(), filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			e, err := entry.Event()
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, e)
+			filter.Before = entry.Index
+		}
+		if len(entries) < filter.Limit || filter.Before == 0 {
+			slices.Reverse(list)
+			return list
+		}
+	}
 }
