@@ -36,12 +36,13 @@ func (k Kept) PolicyDocument(ctx context.Context, hash string) ([]byte, error) {
 }
 
 // IDTokens are the ID tokens of those of the statements that have one, by the ids of
-// the decisions, on requests or on the policy, and of the reviews.
+// the decisions, on requests, on the policy or on deployments, and of the reviews.
 func (k Kept) IDTokens(ctx context.Context, statements []string) (map[string]string, error) {
 	rows, err := k.Pool.Query(ctx, `
 		SELECT id, id_token FROM decisions WHERE id = ANY ($1) AND id_token IS NOT NULL
 		UNION ALL SELECT id, id_token FROM reviews WHERE id = ANY ($1) AND id_token IS NOT NULL
-		UNION ALL SELECT id, id_token FROM policy_decisions WHERE id = ANY ($1) AND id_token IS NOT NULL`, statements)
+		UNION ALL SELECT id, id_token FROM policy_decisions WHERE id = ANY ($1) AND id_token IS NOT NULL
+		UNION ALL SELECT id, id_token FROM deployment_decisions WHERE id = ANY ($1) AND id_token IS NOT NULL`, statements)
 	if err != nil {
 		return nil, fmt.Errorf("reading ID tokens: %w", err)
 	}
@@ -76,6 +77,20 @@ func (k Kept) Open(ctx context.Context) ([]string, error) {
 	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("reading what is not over: %w", err)
+	}
+	return list, nil
+}
+
+// Deploying are the ids of the deployments that are not over: the broker issues agents'
+// certificates only while the log has the opening of a deployment, and of its batch.
+func (k Kept) Deploying(ctx context.Context) ([]string, error) {
+	rows, err := k.Pool.Query(ctx, `SELECT id FROM deployments WHERE ended_at IS NULL`)
+	if err != nil {
+		return nil, fmt.Errorf("reading which deployments are not over: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("reading which deployments are not over: %w", err)
 	}
 	return list, nil
 }

@@ -32,6 +32,8 @@ type Needs interface {
 	Documents
 	// Open are the requests whose events must still be there.
 	Open(ctx context.Context) ([]string, error)
+	// Deploying are the deployments that are not over.
+	Deploying(ctx context.Context) ([]string, error)
 	// InForce is the event that put the policy into force, or audit.ErrNoEntry.
 	InForce(ctx context.Context) (uuid.UUID, error)
 }

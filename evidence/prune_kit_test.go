@@ -52,8 +52,9 @@ type store struct {
 	old   []audit.Entry
 }
 
-// newStore is a log of n entries from the beginning on, a second apart, and one of now.
-func newStore(t testing.TB, n int) *store {
+// newStore is a log of n entries from the beginning on, a second apart, with planted ones
+// in the middle, and one of now.
+func newStore(t testing.TB, n int, planted ...event.Event) *store {
 	t.Helper()
 	db := pgtest.New(t)
 	audittest.Partitions(t, db.AdminURL, width)
@@ -65,7 +66,7 @@ func newStore(t testing.TB, n int) *store {
 	s.log, err = audit.Open(t.Context(), audit.Config{Pool: db.Pool, Signer: signer, VerifierKey: vkey, Clock: clock.System})
 	must(t, err)
 	audittest.Run(t, s.log.Run)
-	s.old = s.record(s.older(n)...)
+	s.old = s.record(slices.Insert(s.older(n), n/2, planted...)...)
 	s.record(closed("req-now", now))
 	return s
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"sallyport/audit"
+	"sallyport/audit/event"
 )
 
 // needed refuses to remove what the broker still asks the log about.
@@ -37,7 +38,44 @@ func (p *Pruner) needed(ctx context.Context, plan Plan) error {
 		return ErrStillNeeded.With("entry %d put the policy into force that still is", e.Index).
 			Hinting("propose the policy again, if only with another comment in it, and have it approved; or choose an end before entry %d", e.Index)
 	}
+	if err := p.deploying(ctx, plan); err != nil {
+		return err
+	}
 	return p.reviewed(ctx, plan)
+}
+
+// deploying refuses to remove the opening of a deployment that is not over, and what has
+// happened in it since.
+func (p *Pruner) deploying(ctx context.Context, plan Plan) error {
+	open, err := p.cfg.Needs.Deploying(ctx)
+	if err != nil || len(open) == 0 {
+		return err
+	}
+	first, id := int64(-1), ""
+	for before := plan.Before; before > 0; {
+		opened, err := p.cfg.Log.Entries(ctx, audit.Filter{Type: "deployment.opened", Before: before, Limit: 200})
+		if err != nil {
+			return err
+		}
+		if len(opened) == 0 {
+			break
+		}
+		for _, entry := range opened { // newest first
+			e, err := entry.Event()
+			if err != nil {
+				return fmt.Errorf("reading entry %d: %w", entry.Index, err)
+			}
+			if d, ok := e.Data.(event.DeploymentOpened); ok && slices.Contains(open, d.DeploymentID) {
+				first, id = entry.Index, d.DeploymentID
+			}
+		}
+		before = opened[len(opened)-1].Index
+	}
+	if first < 0 {
+		return nil
+	}
+	return ErrStillNeeded.With("entry %d opened deployment %s, which is not over", first, id).
+		Hinting("end it, or choose an end before entry %d", first)
 }
 
 // reviewed refuses to remove an emergency whose review the log does not have, whatever

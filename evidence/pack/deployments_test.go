@@ -8,13 +8,19 @@ import (
 	"time"
 
 	"sallyport/audit/event"
+	"sallyport/evidence/pack"
 	"sallyport/internal/history"
 )
 
 // deployed is a world in which a service was deployed, and the next artifact failed.
 func deployed(t testing.TB) *world {
 	t.Helper()
-	w := &world{History: history.New(t, history.DeployDocument), auditor: "Ada Auditor"}
+	return deployedUnder(t, history.DeployDocument)
+}
+
+func deployedUnder(t testing.TB, document string) *world {
+	t.Helper()
+	w := &world{History: history.New(t, document), auditor: "Ada Auditor"}
 	w.liam, w.sam = w.Person("Liam", "leads"), w.Person("Sam", "security")
 	run := w.Admit("github-redis")
 	hosts := [][]string{{"r-1"}, {"r-2", "r-3", "r-4"}}
@@ -82,6 +88,58 @@ func TestDeploymentsInPacks(t *testing.T) {
 	w.mustVerify(empty)
 	if n := len(rows(t, empty, "populations/deployments.csv")); n != 0 || !strings.Contains(file(t, empty, "reconciliation.csv"), "no deployment was under way") {
 		t.Errorf("%d deployments before the first", n)
+	}
+}
+
+// The ID tokens by which the provider signed what people said to deployments are in the
+// pack, and whoever verifies it needs nothing else; nobody can exchange them there.
+func TestSignedDeploymentDecisionsInPacks(t *testing.T) {
+	t.Parallel()
+	w := deployedUnder(t, history.SignedDeployDocument)
+	archive := w.write(w.order())
+	if v := w.mustVerify(archive); len(v.Exceptions) > 0 {
+		t.Errorf("exceptions %v", v.Exceptions)
+	}
+	const tokens = "evidence/id-tokens.jsonl"
+	if n := strings.Count(file(t, archive, tokens), "\n"); n != 7 {
+		t.Errorf("%d ID tokens", n)
+	}
+	signed := 0
+	for _, row := range rows(t, archive, "populations/deployment_events.csv") {
+		if row["event"] == "deployment.decided" && row["id_token_hash"] != "" && row["keys_hash"] != "" && row["assurance"] == "provider" {
+			signed++
+		}
+	}
+	if signed != 7 {
+		t.Errorf("%d decisions are listed with their proof", signed)
+	}
+	lines := strings.SplitAfter(file(t, archive, tokens), "\n")
+	for name, tt := range map[string]struct {
+		edit          func([]byte) []byte
+		check, detail string
+	}{
+		"an ID token less": {line(0, func(string) string { return "" }), "exceptions.csv", ""},
+		"no ID token":      {func([]byte) []byte { return nil }, "exceptions.csv", ""},
+		"ID tokens exchanged": {func(b []byte) []byte {
+			_, first, _ := strings.Cut(lines[0], `"id_token"`)
+			_, second, _ := strings.Cut(lines[1], `"id_token"`)
+			return []byte(strings.NewReplacer(first, second, second, first).Replace(string(b)))
+		}, "evidence", ""},
+	} {
+		forged := change(t, archive, tokens, tt.edit)
+		if bytes.Equal(forged, archive) {
+			t.Errorf("%s: nothing is forged", name)
+		}
+		w.refused(resign(t, forged, w.Signer), pack.Options{}, tt.check, tt.detail)
+	}
+	// What was not kept is an exception, and the pack is true.
+	w.ForgetTokens()
+	archive = w.write(w.order())
+	if v := w.mustVerify(archive); fmt.Sprint(v.Exceptions) != "map[batch-opened-early:2 deployment-without-approval:3 evidence-missing:7]" {
+		t.Errorf("exceptions %v", v.Exceptions)
+	}
+	if d := rows(t, archive, "populations/deployments.csv")[0]; !strings.Contains(d["approved_by"], "provider, not proved") {
+		t.Errorf("it was approved by %s", d["approved_by"])
 	}
 }
 

@@ -96,7 +96,7 @@ func (e *Event) shed() {
 }
 
 // Statement is what somebody said that is kept with what proves it: a decision on a
-// request or on the policy, or a review.
+// request, on the policy or on a deployment, or a review.
 type Statement struct {
 	ID          string
 	Text, Hash  string
@@ -112,6 +112,8 @@ func (e *Event) Statement() (Statement, bool) {
 	case event.ReviewGiven:
 		return Statement{d.ReviewID, d.Evidence, d.EvidenceHash, d.IDTokenHash, d.KeysHash}, true
 	case event.PolicyDecided:
+		return Statement{d.DecisionID, d.Evidence, d.EvidenceHash, d.IDTokenHash, d.KeysHash}, true
+	case event.DeploymentDecided:
 		return Statement{d.DecisionID, d.Evidence, d.EvidenceHash, d.IDTokenHash, d.KeysHash}, true
 	}
 	return Statement{}, false

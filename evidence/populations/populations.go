@@ -68,7 +68,8 @@ var All = []Population{
 		Fields: []string{"deployment_id", "service", "environment", "digest", "previous", "entry", "batches", "batch", "rollback", "gate", "before", "state",
 			"about", "decision_id", "verdict", "comment", "groups", "assurance", "run", "epoch", "ok", "failed", "skipped", "failures", "until", "decisions",
 			"unsealed", "action", "host", "reason", "code", "run_id", "provider", "issuer", "subject", "claims", "binding", "key", "first_key", "second_key",
-			"first_source", "first_at", "revoked", "verified", "unmet", "expires_at", "login", "command", "token_hash", "terms_hash", "evidence_hash"},
+			"first_source", "first_at", "revoked", "verified", "unmet", "expires_at", "login", "command", "token_hash", "terms_hash", "evidence_hash",
+			"id_token_hash", "keys_hash"},
 	},
 	{
 		Name:  "agent_certificates",

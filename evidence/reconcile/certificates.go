@@ -155,17 +155,25 @@ func why(err error) string {
 		return err.Error()
 	}
 	said := r.Detail
-	for _, fault := range []error{evidence.ErrAssurance, evidence.ErrForm, evidence.ErrTime, evidence.ErrKeys, evidence.ErrSignature,
-		evidence.ErrIssuer, evidence.ErrAudience, evidence.ErrPerson, evidence.ErrNonce, evidence.ErrGroups, evidence.ErrNoAge,
-		evidence.ErrAge, evidence.ErrACR} {
-		if errors.Is(err, fault) {
-			return said + ": " + fault.Error()
-		}
+	if fault := faultOf(err); fault != nil {
+		return said + ": " + fault.Error()
 	}
 	if cause := errors.Unwrap(r); cause != nil && r.Detail == notThePolicy {
 		return said + ": " + cause.Error()
 	}
 	return said
+}
+
+// faultOf is which of package evidence's faults an error rests on; nil: none.
+func faultOf(err error) error {
+	for _, fault := range []error{evidence.ErrAssurance, evidence.ErrForm, evidence.ErrTime, evidence.ErrKeys, evidence.ErrSignature,
+		evidence.ErrIssuer, evidence.ErrAudience, evidence.ErrPerson, evidence.ErrNonce, evidence.ErrGroups, evidence.ErrNoAge,
+		evidence.ErrAge, evidence.ErrACR} {
+		if errors.Is(err, fault) {
+			return fault
+		}
+	}
+	return nil
 }
 
 // notThePolicy is what grant.Grant.CheckPolicy says before the reason, which is

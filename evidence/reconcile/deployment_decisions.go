@@ -7,18 +7,21 @@ import (
 	"time"
 
 	"sallyport/api"
+	"sallyport/approvals/evidence"
+	"sallyport/approvals/grant"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
 	"sallyport/broker/rollout/plan"
 	"sallyport/evidence/populations"
 )
 
-// said is what somebody said to a deployment. That the log has it is the broker's word,
-// as its assurance (session) says.
+// said is what somebody said to a deployment.
 type said struct {
 	plan.Statement
 	hash string
 	name string // of the person
+	// unproved is why it is not proved as strongly as the policy wants it; "" if it is.
+	unproved string
 }
 
 // override is a time in which freezes do not hold.
@@ -27,7 +30,7 @@ type override struct {
 	by          string
 }
 
-func (g *Engine) deploymentDecided(e *populations.Event, d event.DeploymentDecided) {
+func (g *Engine) deploymentDecided(e *populations.Event, d event.DeploymentDecided, idToken string) {
 	x := g.deployment(e, d.DeploymentID)
 	if x == nil {
 		return
@@ -41,7 +44,24 @@ func (g *Engine) deploymentDecided(e *populations.Event, d event.DeploymentDecid
 	if s.Verdict == api.Approve && x.started(g.emails[e.Actor.ID].email) {
 		g.report(DeploymentByStarter, e, x.event.Index, "the token of the run that opened deployment %s names %s, who approved its %s", x.id, e.Actor.ID, d.About)
 	}
-	x.decisions = append(x.decisions, said{s, d.EvidenceHash, e.Actor.Name})
+	x.decisions = append(x.decisions, said{s, d.EvidenceHash, e.Actor.Name, x.unproved(s, g.evidence(e, idToken), g.anchor())})
+}
+
+// unproved says why a statement is not proved as the policy wants it, whatever the
+// deployment's terms or the statement say of that; "" if it is.
+func (x *deployment) unproved(s plan.Statement, ev grant.Evidence, a evidence.Anchor) string {
+	if x.entry == nil {
+		return "how strongly it must be proved cannot be read from the policy"
+	}
+	p := x.entry.Proof
+	err := s.Said().Proved(grant.Assured{Assurance: string(p.Assurance), MaxAge: p.MaxAge, ACRValues: p.ACRValues}, ev, a)
+	if err == nil {
+		return ""
+	}
+	if fault := faultOf(err); fault != nil {
+		err = fault
+	}
+	return err.Error()
 }
 
 func tellsDeployment(d event.DeploymentDecided, s plan.Statement) bool {
@@ -56,12 +76,24 @@ func (x *deployment) started(email string) bool {
 	return t.Started(email)
 }
 
-// filled says what the decisions about something lack; "" if they fill the stages.
+// filled says what the decisions about something lack; "" if they fill the stages. As for
+// the broker, one that is not proved is not merely one less: nothing may rest on any.
 func (x *deployment) filled(about string, stages []policy.Stage, denials bool) string {
 	var given []policy.Approval
+	behind := map[grant.StatementApprover]bool{}
 	for _, s := range x.decisions {
+		if s.About != about {
+			continue
+		}
+		if s.unproved != "" {
+			return "the decision of " + s.Approver.ID + " is not proved: " + s.unproved
+		}
+		same, byID := grant.StatementApprover{Issuer: s.Approver.Issuer, Subject: s.Approver.Subject}, grant.StatementApprover{ID: s.Approver.ID}
+		if behind[same] || behind[byID] {
+			return "two decisions are one person's"
+		}
+		behind[same], behind[byID] = true, true
 		switch {
-		case s.About != about:
 		case s.Verdict == api.Approve:
 			given = append(given, policy.Approval{PersonID: s.Approver.ID, Groups: s.Groups})
 		case denials:

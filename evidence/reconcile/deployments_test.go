@@ -22,7 +22,12 @@ type rollout struct {
 
 func newRollout(t testing.TB) *rollout {
 	t.Helper()
-	s := &scene{History: history.New(t, history.DeployDocument), missing: map[int64]bool{}, from: history.Start}
+	return newRolloutUnder(t, history.DeployDocument)
+}
+
+func newRolloutUnder(t testing.TB, document string) *rollout {
+	t.Helper()
+	s := &scene{History: history.New(t, document), missing: map[int64]bool{}, from: history.Start}
 	s.erin, s.liam, s.sam = s.Person("Erin", "engineers"), s.Person("Liam", "leads"), s.Person("Sam", "security")
 	s.olga, s.omar = s.Person("Olga", "ops"), s.Person("Omar", "ops")
 	return &rollout{s, s.Admit("github-redis")}

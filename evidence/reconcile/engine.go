@@ -181,7 +181,7 @@ func (g *Engine) Add(e *populations.Event, idToken string) error {
 	case event.RetentionPruned:
 		g.prunedBefore(e, d)
 	default:
-		if !g.deploying(e) {
+		if !g.deploying(e, idToken) {
 			g.other(e)
 		}
 	}
@@ -212,7 +212,7 @@ func (g *Engine) other(e *populations.Event) {
 
 // deploying takes what is about deploy agents and deployments, and reports whether the
 // event is.
-func (g *Engine) deploying(e *populations.Event) bool {
+func (g *Engine) deploying(e *populations.Event, idToken string) bool {
 	switch d := e.Known.(type) {
 	case event.AgentAdmitted:
 		g.admitted(e, d)
@@ -223,7 +223,7 @@ func (g *Engine) deploying(e *populations.Event) bool {
 	case event.DeploymentOpened:
 		g.deploymentOpened(e, d)
 	case event.DeploymentDecided:
-		g.deploymentDecided(e, d)
+		g.deploymentDecided(e, d, idToken)
 	case event.DeploymentMoved:
 		g.deploymentMoved(e, d)
 	case event.DeploymentHeld:

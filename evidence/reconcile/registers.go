@@ -129,7 +129,7 @@ func yes(is bool) string {
 	return "no"
 }
 
-// Claims by which providers name one thing (package broker/agents/claims), the first
+// Claims by which providers name one thing (package approvals/claims), the first
 // that is there.
 var (
 	repositories = []string{"repository", "project_path", "pipeline_slug", "oidc.circleci.com/vcs-origin"}
@@ -189,7 +189,11 @@ func (x *deployment) people(about string, v api.Verdict) string {
 		if what == "gate" {
 			what = fmt.Sprintf("gate %s after batch %d", gate, n)
 		}
-		list = append(list, fmt.Sprintf("%s %s: %s, at %s (%s, evidence %s)", s.name, s.Approver.ID, what, populations.Time(s.Time), s.Assurance, s.hash))
+		assurance := s.Assurance
+		if s.unproved != "" {
+			assurance += ", not proved"
+		}
+		list = append(list, fmt.Sprintf("%s %s: %s, at %s (%s, evidence %s)", s.name, s.Approver.ID, what, populations.Time(s.Time), assurance, s.hash))
 	}
 	return strings.Join(list, "; ")
 }

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/api"
-	"sallyport/approvals/evidence"
 	"sallyport/approvals/grant"
 	"sallyport/approvals/policy"
 	"sallyport/audit/event"
@@ -51,6 +50,9 @@ deployments:
     certificate: {source_address: [192.0.2.0/24]}
     plan: {batches: [{hosts: 100%}]}
 `
+
+// SignedDeployDocument is DeployDocument where the provider signs what people say to redis.
+var SignedDeployDocument = strings.Replace(DeployDocument, "    service: redis\n", "    service: redis\n    assurance: provider\n", 1)
 
 // Digest is the n-th artifact's.
 func Digest(n int) string { return fmt.Sprintf("sha256:%064x", n) }
@@ -182,20 +184,34 @@ func (d *Deployment) Relay(a *Agent) {
 	d.Lease(a)
 }
 
-// Decide has somebody decide about something, in the words of statements; until is of an
-// override.
+// Decide has somebody decide about something, in the words of statements and with the
+// assurance that the policy wants; until is of an override.
 func (d *Deployment) Decide(p Person, about string, v api.Verdict, until time.Time) {
+	d.h.T.Helper()
+	d.Say(p, d.Statement(p, about, v, until, string(d.Entry.Assurance)))
+}
+
+// Statement is what somebody would say.
+func (d *Deployment) Statement(p Person, about string, v api.Verdict, until time.Time, assurance string) plan.Statement {
+	s := plan.Statement{Format: plan.DecisionFormat, DeploymentID: d.ID, TermsHash: d.Terms, About: about, Verdict: v,
+		Approver: grant.StatementApprover{ID: p.ID, Issuer: Issuer, Subject: p.Subject}, Groups: p.Groups, Time: d.h.Now, Until: until,
+		Random: strings.Repeat("0", 32), Assurance: assurance}
+	s.SignIn, s.ClientID = d.h.prove(assurance)
+	return s
+}
+
+// Say records a statement, signed by the provider if that is its assurance. The token is
+// the person's.
+func (d *Deployment) Say(p Person, s plan.Statement) {
 	h := d.h
 	h.T.Helper()
-	s := plan.Statement{Format: plan.DecisionFormat, DeploymentID: d.ID, TermsHash: d.Terms, About: about, Verdict: v,
-		Approver: grant.StatementApprover{ID: p.ID, Issuer: Issuer, Subject: p.Subject}, Groups: p.Groups, Time: h.Now, Until: until,
-		Random: strings.Repeat("0", 32), Assurance: evidence.Session, SignIn: &grant.StatementSignIn{AuthTime: h.Now, AMR: []string{}}}
 	text, err := s.Encode()
 	must(h.T, err)
 	kind, batch, gate := s.Of()
-	said := event.DeploymentDecided{DeploymentID: d.ID, DecisionID: ids.New(ids.Decision), About: kind, Batch: batch, Gate: gate, Verdict: string(v),
-		TermsHash: d.Terms, Groups: p.Groups, Evidence: string(text), EvidenceHash: sum(text), Assurance: s.Assurance}
-	if about == "start" {
+	said := event.DeploymentDecided{DeploymentID: d.ID, DecisionID: ids.New(ids.Decision), About: kind, Batch: batch, Gate: gate, Verdict: string(s.Verdict),
+		TermsHash: s.TermsHash, Groups: s.Groups, Evidence: string(text), EvidenceHash: sum(text), Assurance: s.Assurance}
+	said.IDTokenHash, said.KeysHash = h.sign(s.Assurance, said.DecisionID, p, text, s.Groups)
+	if s.About == "start" {
 		d.Started = append(d.Started, said.EvidenceHash)
 	}
 	d.say(p.Actor(), said, d.all()...)
