@@ -117,12 +117,12 @@ func TestP10_HostsByCaller(t *testing.T) {
 		who  identity.Caller
 		want string
 	}{
-		{s.engineer, "db-1:dba+root:open:2 web-1:web:sealed:1"},
-		{webPerson, "web-1:web:sealed:1"},
+		{s.engineer, "db-1:dba+root:open:2 web-1:web:unknown:1"},
+		{webPerson, "web-1:web:unknown:1"},
 		{stranger, ""},
 		{s.approver, ""},
-		{s.operator, "db-1:dba+root:open:0 web-1:web:sealed:0"},
-		{s.auditor, "db-1:dba+root:open:0 web-1:web:sealed:0"},
+		{s.operator, "db-1:dba+root:open:0 web-1:web:unknown:0"},
+		{s.auditor, "db-1:dba+root:open:0 web-1:web:unknown:0"},
 	} {
 		if got := names(c.who); got != c.want {
 			t.Errorf("%s sees %q, want %q", c.who.Name, got, c.want)
@@ -142,7 +142,7 @@ func TestP10_HostsByCaller(t *testing.T) {
 		}
 	}
 	s.clock.Advance(31 * time.Minute)
-	if got, want := names(s.auditor), "db-1:dba+root:sealed:0 web-1:web:sealed:0"; got != want {
+	if got, want := names(s.auditor), "db-1:dba+root:unknown:0 web-1:web:unknown:0"; got != want {
 		t.Errorf("after the grant's end %q, want %q", got, want)
 	}
 }
