@@ -48,7 +48,7 @@ type Deployment struct {
 	Batches     []DeploymentBatch `json:"batches"`
 	Decisions   []DeploymentSaid  `json:"decisions"`
 	Assurance   string            `json:"assurance" enum:"session,provider" doc:"What proves decisions: the broker's word, or the identity provider's signature"`
-	Visits      []DeploymentVisit `json:"visits,omitempty" doc:"Sessions on its hosts that no agent had, since it was opened, latest first; until another deployment has the host. For people"`
+	Visits      []DeploymentVisit `json:"visits,omitempty" doc:"Sessions on its hosts that no agent had, since it was opened, latest first; until another deployment has opened the host. For people"`
 	Actions     []string          `json:"actions" doc:"What the caller may do: stop, resume, abort, rollback, decide"`
 }
 

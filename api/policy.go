@@ -78,13 +78,14 @@ type PolicyDiff struct {
 // PolicyEffect is what a document changes for the people who have signed in and
 // the hosts that are registered, now.
 type PolicyEffect struct {
-	Summary []string       `json:"summary" doc:"The same in sentences, the most important first"`
-	Roles   []RoleEffect   `json:"roles"`
-	Rules   []RuleEffect   `json:"rules"`
-	Reach   []AccessEffect `json:"reach" doc:"Each: all of these people, on all of these hosts; the widest first"`
-	More    int            `json:"more,omitempty" doc:"How many entries of rules and reach were left out"`
-	People  int            `json:"people" doc:"Compared"`
-	Hosts   int            `json:"hosts" doc:"Compared"`
+	Summary     []string           `json:"summary" doc:"The same in sentences, the most important first"`
+	Roles       []RoleEffect       `json:"roles"`
+	Rules       []RuleEffect       `json:"rules"`
+	Deployments []DeploymentEffect `json:"deployments"`
+	Reach       []AccessEffect     `json:"reach" doc:"Each: all of these people, on all of these hosts; the widest first"`
+	More        int                `json:"more,omitempty" doc:"How many entries of rules, deployments and reach were left out"`
+	People      int                `json:"people" doc:"Compared"`
+	Hosts       int                `json:"hosts" doc:"Compared"`
 }
 
 // RoleEffect is a role that other groups have.
@@ -104,7 +105,17 @@ type RuleEffect struct {
 	Differences []RuleDifference `json:"differences"`
 }
 
-// RuleDifference is one thing that a rule gives or wants differently.
+// DeploymentEffect is an entry of deployments that is new, is gone, or says something
+// else.
+type DeploymentEffect struct {
+	Entry       string           `json:"entry"`
+	Change      string           `json:"change" enum:"added,removed,changed"`
+	Hosts       Sample           `json:"hosts" doc:"That it is of now"`
+	Differences []RuleDifference `json:"differences"`
+	Effect      string           `json:"effect" doc:"In a sentence"`
+}
+
+// RuleDifference is one thing that a rule, or a deployment, gives or wants differently.
 type RuleDifference struct {
 	Key string `json:"key" example:"approvals" doc:"As in the document"`
 	Was string `json:"was"`

@@ -58,7 +58,7 @@ func sample(places []int, name func(int) string) api.Sample {
 
 func (n effectNames) show(e policy.Effect) *api.PolicyEffect {
 	out := &api.PolicyEffect{Summary: []string{}, Roles: []api.RoleEffect{}, Rules: []api.RuleEffect{},
-		Reach: []api.AccessEffect{}, More: e.More, People: len(n.people), Hosts: len(n.targets)}
+		Deployments: []api.DeploymentEffect{}, Reach: []api.AccessEffect{}, More: e.More, People: len(n.people), Hosts: len(n.targets)}
 	if a := e.Assurance; a != nil {
 		out.Summary = append(out.Summary, fmt.Sprintf("what proves decisions on the policy itself goes from assurance %s to %s", a.Was, a.Now))
 	}
@@ -77,6 +77,15 @@ func (n effectNames) show(e policy.Effect) *api.PolicyEffect {
 	}
 	for _, c := range e.Agents {
 		out.Summary = append(out.Summary, agentSentence(c))
+	}
+	for i, c := range e.Deployments {
+		said := n.deployment(c)
+		if i < maxEffects {
+			out.Deployments = append(out.Deployments, said)
+		} else {
+			out.More++
+		}
+		out.Summary = append(out.Summary, said.Effect)
 	}
 	for _, p := range e.Reach {
 		said := n.access(p)

@@ -57,6 +57,18 @@ func TestErrorsDoNotQuoteTheToken(t *testing.T) {
 	}
 }
 
+// By the address that GitLab gives of who started a job they are known, and kept from
+// deciding about it.
+func TestWhoStartedAJobAtGitLabIsTold(t *testing.T) {
+	c, err := Parse([]byte(strings.Replace(minimal, "{", `{"user_email":"erin@example.com",`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told := Told(Entry{Provider: GitLab}, c); told["user_email"] != "erin@example.com" {
+		t.Errorf("%q", told)
+	}
+}
+
 // What is told of a token is what its entry goes by and what ran, in bounds, and no more.
 func TestToldOfAnEntry(t *testing.T) {
 	t.Parallel()

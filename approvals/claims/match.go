@@ -173,7 +173,7 @@ func Times(c Claims, life time.Duration, now time.Time) []Failure {
 // log: what ran, from which commit, and who started it.
 var told = map[Provider][][]string{
 	GitHub:    {{"repository"}, {"sha"}, {"workflow"}, {"run_id"}, {"run_attempt"}, {"check_run_id"}, {"actor"}, {"ref_protected"}},
-	GitLab:    {{"project_path"}, {"sha"}, {"pipeline_id"}, {"job_id"}, {"job_project_id"}, {"user_login"}, {"environment_protected"}, {"ref_protected"}},
+	GitLab:    {{"project_path"}, {"sha"}, {"pipeline_id"}, {"job_id"}, {"job_project_id"}, {"user_login"}, {"user_email"}, {"environment_protected"}, {"ref_protected"}},
 	Buildkite: {{"organization_slug"}, {"pipeline_slug"}, {"build_number"}, {"build_commit"}, {"job_id"}, {"agent_id"}},
 	CircleCI:  {{"oidc.circleci.com/org-id"}, {"oidc.circleci.com/job-id"}, {"oidc.circleci.com/workflow-id"}, {"oidc.circleci.com/pipeline-id"}},
 	Kubernetes: {{"kubernetes.io", "pod", "name"}, {"kubernetes.io", "pod", "uid"},

@@ -34,8 +34,10 @@ func agentChanges(was, now *Policy) []AgentChange {
 }
 
 // agentDifferences compares two versions of an entry, either of which may be nil.
-func agentDifferences(was, now *Agent) []Difference {
-	before, after := was.facts(), now.facts()
+func agentDifferences(was, now *Agent) []Difference { return differ(was.facts(), now.facts()) }
+
+// differ compares facts, of which each side may have some that the other has not.
+func differ(before, after []Fact) []Difference {
 	var out []Difference
 	for _, f := range after {
 		if was := valueOf(before, f.Key); was != f.Value {

@@ -16,7 +16,9 @@ type Effect struct {
 	Assurance *AssuranceChange
 	Roles     []RoleChange // operators first
 	Agents    []AgentChange
-	Rules     []RuleChange // in the order of the new document, those that it dropped behind
+	// Deployments are in the order of the new document, those that it dropped behind.
+	Deployments []DeploymentChange
+	Rules       []RuleChange // in the order of the new document, those that it dropped behind
 	// Reach has every person, host and login whose outcome differs, once each, the
 	// widest changes of a kind first, at most as many as were wanted; More counts
 	// those left out.
@@ -70,7 +72,8 @@ type Passage struct {
 // apart, and people once for each group, so that it answers for ten thousand
 // people and a hundred thousand hosts while somebody waits.
 func EffectOf(was, now *Policy, people [][]string, hosts []Place, limit int) Effect {
-	e := Effect{Roles: roleChanges(was, now, people), Rules: ruleChanges(was, now), Agents: agentChanges(was, now)}
+	e := Effect{Roles: roleChanges(was, now, people), Rules: ruleChanges(was, now), Agents: agentChanges(was, now),
+		Deployments: deploymentChanges(was, now, hosts)}
 	if was.Assurance != now.Assurance {
 		e.Assurance = &AssuranceChange{was.Assurance, now.Assurance}
 	}

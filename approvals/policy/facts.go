@@ -106,15 +106,19 @@ func automaticWords(r *Rule) string {
 	if !r.Automatic || r.During == nil {
 		return yesNo(r.Automatic)
 	}
-	times := make([]string, len(r.During.Times))
-	for i, h := range r.During.Times {
+	return r.During.words()
+}
+
+func (s *Schedule) words() string {
+	times := make([]string, len(s.Times))
+	for i, h := range s.Times {
 		on := make([]string, len(h.Days))
 		for j, d := range slices.Sorted(slices.Values(h.Days)) {
 			on[j] = days[d]
 		}
 		times[i] = fmt.Sprintf("%s %s-%s", strings.Join(on, ", "), wall(h.From), wall(h.To))
 	}
-	return strings.Join(times, "; ") + " in " + r.During.Zone.String()
+	return strings.Join(times, "; ") + " in " + s.Zone.String()
 }
 
 func wall(d time.Duration) string {

@@ -40,20 +40,16 @@ func (s *Service) Account(ctx context.Context, c identity.Caller, id string) (ap
 	if !d.visible(c) {
 		return api.DeploymentAccount{}, ErrUnknown
 	}
-	shown, err := s.view(ctx, d) // d stands by the clock from here on
+	shown, err := s.shown(ctx, c, d) // d stands by the clock from here on
 	if err != nil {
 		return api.DeploymentAccount{}, err
 	}
-	shown.Actions = d.actions(c)
 	t := d.terms
-	out := api.DeploymentAccount{Deployment: shown, Agent: t.Agent.Entry, Issuer: t.Agent.Issuer, Subject: t.Agent.Subject, Login: t.Login,
+	out := api.DeploymentAccount{Deployment: shown[0], Agent: t.Agent.Entry, Issuer: t.Agent.Issuer, Subject: t.Agent.Subject, Login: t.Login,
 		Command: t.CommandFor(false), Sources: t.SourceAddress, Lifetime: t.LifetimeFor().String(), Uses: t.Uses, OnFailure: t.OnFailure,
 		Unfrozen: given(d.state.Unfroze)}
 	if t.RollbackCommand != "" && t.Previous != "" {
 		out.Back = t.CommandFor(true)
-	}
-	if err := s.visited(ctx, d, &out.Deployment); err != nil {
-		return out, err
 	}
 	if out.Questions, err = s.asked(ctx, d, c); err != nil {
 		return out, err

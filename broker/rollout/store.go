@@ -34,15 +34,28 @@ func load(ctx context.Context, db querier, id, lock string) (*deployment, error)
 	if !ids.Valid(ids.Deployment, id) {
 		return nil, ErrUnknown
 	}
-	d := &deployment{}
-	var state []byte
-	err := db.QueryRow(ctx, `SELECT id, terms, terms_hash, groups, opened_at, ended_at, state FROM deployments WHERE id = $1 `+lock, id).
-		Scan(&d.id, &d.text, &d.termsHash, &d.groups, &d.openedAt, &d.endedAt, &state)
+	rows, err := db.Query(ctx, `SELECT `+columns+` FROM deployments WHERE id = $1 `+lock, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading deployment %s: %w", id, err)
+	}
+	d, err := pgx.CollectExactlyOneRow(rows, scan)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrUnknown
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading deployment %s: %w", id, err)
+	}
+	return d, nil
+}
+
+// columns are what scan reads.
+const columns = `id, terms, terms_hash, groups, opened_at, ended_at, state`
+
+func scan(row pgx.CollectableRow) (*deployment, error) {
+	d := &deployment{}
+	var state []byte
+	if err := row.Scan(&d.id, &d.text, &d.termsHash, &d.groups, &d.openedAt, &d.endedAt, &state); err != nil {
+		return nil, err
 	}
 	return d, d.read(state)
 }

@@ -25,12 +25,24 @@ func (s *Service) View(ctx context.Context, c identity.Caller, id string) (api.D
 	if !d.visible(c) {
 		return api.Deployment{}, ErrUnknown
 	}
-	out, err := s.view(ctx, d)
+	out, err := s.shown(ctx, c, d)
 	if err != nil {
-		return out, err
+		return api.Deployment{}, err
 	}
-	out.Actions = d.actions(c)
-	return out, s.visited(ctx, d, &out)
+	return out[0], nil
+}
+
+// shown are deployments that the person may see, as they are shown one: with so many
+// queries, however many they are.
+func (s *Service) shown(ctx context.Context, c identity.Caller, list ...*deployment) ([]api.Deployment, error) {
+	out, err := s.views(ctx, list...)
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range list {
+		out[i].Actions = d.actions(c)
+	}
+	return out, s.visited(ctx, out)
 }
 
 // Filter narrows List. Zero fields do not filter.
@@ -50,7 +62,7 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f Filter) (api.Pa
 	}
 	everything := seesAll(c)
 	rows, err := s.cfg.Pool.Query(ctx, `
-		SELECT id FROM deployments
+		SELECT `+columns+` FROM deployments
 		WHERE ($1 OR groups && $2) AND ($3 = '' OR service = $3) AND ($4 = '' OR environment = $4) AND (NOT $5 OR ended_at IS NULL)
 			AND ($8 = '' OR phase = $8) AND (NOT $9 OR ended_at IS NOT NULL)
 			AND ($6 = '' OR (opened_at, id) < (SELECT d.opened_at, d.id FROM deployments AS d WHERE d.id = $6))
@@ -59,30 +71,50 @@ func (s *Service) List(ctx context.Context, c identity.Caller, f Filter) (api.Pa
 	if err != nil {
 		return page, fmt.Errorf("listing deployments: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	list, err := pgx.CollectRows(rows, scan)
 	if err != nil {
 		return page, fmt.Errorf("listing deployments: %w", err)
 	}
 	if len(list) > f.Limit {
 		list = list[:f.Limit]
-		page.Next = list[len(list)-1]
+		page.Next = list[len(list)-1].id
 	}
-	for _, id := range list {
-		d, err := s.View(ctx, c, id)
-		if err != nil {
-			return page, err
-		}
-		page.Items = append(page.Items, d)
-	}
-	return page, nil
+	page.Items, err = s.shown(ctx, c, list...)
+	return page, err
 }
 
 // view is how the deployment stands now, by the clock.
 func (s *Service) view(ctx context.Context, d *deployment) (api.Deployment, error) {
-	now, err := s.now(ctx, s.cfg.Pool)
+	out, err := s.views(ctx, d)
 	if err != nil {
 		return api.Deployment{}, err
 	}
+	return out[0], nil
+}
+
+func (s *Service) views(ctx context.Context, list ...*deployment) ([]api.Deployment, error) {
+	out := make([]api.Deployment, len(list))
+	if len(list) == 0 {
+		return out, nil
+	}
+	now, err := s.now(ctx, s.cfg.Pool)
+	if err != nil {
+		return nil, err
+	}
+	said, err := s.said(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range list {
+		out[i] = d.view(now)
+		out[i].Decisions = append(out[i].Decisions, said[d.id]...)
+	}
+	return out, nil
+}
+
+// view is how the deployment stands, without what people have said. It stands by the
+// clock from then on.
+func (d *deployment) view(now time.Time) api.Deployment {
 	// As it will be written down by whoever looks next; but no end before that.
 	if state, _, err := machine.Step(d.terms, d.state, machine.Tick{}, now); err == nil && !state.Phase.Over() {
 		d.state = state
@@ -103,8 +135,7 @@ func (s *Service) view(ctx context.Context, d *deployment) (api.Deployment, erro
 	for _, b := range st.Batches {
 		out.Batches = append(out.Batches, d.batchView(b, names))
 	}
-	out.Decisions, err = s.saidOf(ctx, d)
-	return out, err
+	return out
 }
 
 func (d *deployment) batchView(b machine.Batch, names map[string]string) api.DeploymentBatch {
@@ -212,32 +243,37 @@ func (d *deployment) actions(c identity.Caller) []string {
 	return list
 }
 
-// saidOf is what people have said, as it is kept.
-func (s *Service) saidOf(ctx context.Context, d *deployment) ([]api.DeploymentSaid, error) {
-	list := []api.DeploymentSaid{}
-	rows, err := s.cfg.Pool.Query(ctx, `
-		SELECT d.id, d.statement, d.statement_hash, coalesce(d.id_token, ''), coalesce(d.keys_hash, ''), p.id, p.name, p.email FROM deployment_decisions AS d JOIN people AS p ON p.id = d.person_id
-		WHERE d.deployment_id = $1 ORDER BY d.position`, d.id)
-	if err != nil {
-		return list, fmt.Errorf("reading decisions: %w", err)
+// said is what people have said of each of the deployments, as it is kept.
+func (s *Service) said(ctx context.Context, list []*deployment) (map[string][]api.DeploymentSaid, error) {
+	all := make([]string, len(list))
+	for i, d := range list {
+		all[i] = d.id
 	}
-	var id, hash, idToken, keysHash string
+	rows, err := s.cfg.Pool.Query(ctx, `
+		SELECT d.deployment_id, d.id, d.statement, d.statement_hash, coalesce(d.id_token, ''), coalesce(d.keys_hash, ''), p.id, p.name, p.email
+		FROM deployment_decisions AS d JOIN people AS p ON p.id = d.person_id
+		WHERE d.deployment_id = ANY ($1) ORDER BY d.deployment_id, d.position`, all)
+	if err != nil {
+		return nil, fmt.Errorf("reading decisions: %w", err)
+	}
+	said := map[string][]api.DeploymentSaid{}
+	var of, id, hash, idToken, keysHash string
 	var text []byte
 	var person identity.Person
-	_, err = pgx.ForEachRow(rows, []any{&id, &text, &hash, &idToken, &keysHash, &person.ID, &person.Name, &person.Email}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&of, &id, &text, &hash, &idToken, &keysHash, &person.ID, &person.Name, &person.Email}, func() error {
 		st, err := plan.ParseStatement(text)
 		if err != nil {
 			return err
 		}
 		kind, batch, gate := st.Of()
-		list = append(list, api.DeploymentSaid{ID: id, About: kind, Batch: batch, Gate: gate, Verdict: st.Verdict, Person: person.API(),
+		said[of] = append(said[of], api.DeploymentSaid{ID: id, About: kind, Batch: batch, Gate: gate, Verdict: st.Verdict, Person: person.API(),
 			Comment: st.Comment, At: st.Time, Evidence: approvals.Shown(st.Said(), hash, idToken, keysHash)})
 		return nil
 	})
 	if err != nil {
-		return list, fmt.Errorf("reading decisions: %w", err)
+		return nil, fmt.Errorf("reading decisions: %w", err)
 	}
-	return list, nil
+	return said, nil
 }
 
 // given is the time, or nothing.

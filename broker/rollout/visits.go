@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -85,53 +86,75 @@ func (o *Opening) strayed(t *plan.Terms, now time.Time) (news []machine.Event) {
 	return news
 }
 
-// visited adds to what people are shown who was on the deployment's hosts, besides its
-// agents, since they were sealed, and what that means for hosts of one that is over.
-func (s *Service) visited(ctx context.Context, d *deployment, out *api.Deployment) error {
+// visited adds to what people are shown who was on the deployments' hosts, besides agents,
+// since they were opened, and what that means for hosts of one that is over:
+//
+//  1. While it goes on, it has all of its hosts; and those that it opened from then on.
+//  2. A host is another's from when one was opened that has opened the host, too. One that
+//     ended before it got there has changed nothing on it.
+func (s *Service) visited(ctx context.Context, out []api.Deployment) error {
+	places := map[string]int{}
 	var all []string
-	for _, h := range d.terms.Hosts() {
-		all = append(all, h.ID)
+	for i, d := range out {
+		places[d.ID] = i
+		all = append(all, d.ID)
 	}
 	rows, err := s.cfg.Pool.Query(ctx, `
-		SELECT s.host_id, h.name, coalesce(s.request_id, ''), s.login, s.reported_at, s.ended_at
-		FROM host_sessions AS s JOIN hosts AS h ON h.id = s.host_id
-		WHERE s.host_id = ANY ($1) AND s.deployment_id IS NULL AND s.reported_at > $2
-			-- as long as it is the last deployment of the host
-			AND s.reported_at < coalesce((SELECT min(n.opened_at) FROM deployment_hosts AS dh JOIN deployments AS n ON n.id = dh.deployment_id
-				WHERE dh.host_id = s.host_id AND n.opened_at > $2), 'infinity')
-		ORDER BY s.reported_at DESC, s.id DESC LIMIT $3`, all, d.openedAt, maxVisits)
+		SELECT v.deployment_id, v.host_id, h.name, v.request_id, v.login, v.reported_at, v.ended_at
+		FROM (
+			SELECT d.id AS deployment_id, s.host_id, coalesce(s.request_id, '') AS request_id, s.login, s.reported_at, s.ended_at, s.id,
+				row_number() OVER (PARTITION BY d.id ORDER BY s.reported_at DESC, s.id DESC) AS place
+			FROM deployments AS d
+				JOIN deployment_hosts AS o ON o.deployment_id = d.id AND (d.ended_at IS NULL OR o.sealings > 0)
+				JOIN host_sessions AS s ON s.host_id = o.host_id AND s.deployment_id IS NULL AND s.reported_at > d.opened_at
+			WHERE d.id = ANY ($1) AND NOT EXISTS (SELECT FROM deployment_hosts AS l JOIN deployments AS n ON n.id = l.deployment_id
+				WHERE l.host_id = s.host_id AND (l.sealings > 0 OR l.open_until IS NOT NULL) AND n.opened_at > d.opened_at AND n.opened_at <= s.reported_at)
+		) AS v JOIN hosts AS h ON h.id = v.host_id
+		WHERE v.place <= $2 ORDER BY v.deployment_id, v.place`, all, maxVisits)
 	if err != nil {
 		return fmt.Errorf("looking for who came to hosts: %w", err)
 	}
-	if out.Visits, err = pgx.CollectRows(rows, pgx.RowToStructByPos[api.DeploymentVisit]); err != nil {
+	var of string
+	var v api.DeploymentVisit
+	_, err = pgx.ForEachRow(rows, []any{&of, &v.HostID, &v.Host, &v.RequestID, &v.Login, &v.At, &v.EndedAt}, func() error {
+		d := &out[places[of]]
+		d.Visits = append(d.Visits, v)
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("looking for who came to hosts: %w", err)
 	}
-	if out.EndedAt == nil {
-		return nil
-	}
-	came := map[string]time.Time{}
-	for _, v := range out.Visits {
-		if v.At.After(*out.EndedAt) && v.At.After(came[v.HostID]) {
-			came[v.HostID] = v.At
-		}
-	}
-	return s.since(ctx, out, came)
+	return s.since(ctx, out)
 }
 
 // since says of hosts to which somebody came after the end whether they have shown since
 // that they are sealed.
-func (s *Service) since(ctx context.Context, out *api.Deployment, came map[string]time.Time) error {
-	var hosts []string
-	for id := range came {
-		hosts = append(hosts, id)
+func (s *Service) since(ctx context.Context, list []api.Deployment) error {
+	hosts := map[string]bool{}
+	came := make([]map[string]time.Time, len(list)) // the last time, by host
+	for i, d := range list {
+		came[i] = map[string]time.Time{}
+		for _, v := range d.Visits {
+			if d.EndedAt != nil && v.At.After(*d.EndedAt) && v.At.After(came[i][v.HostID]) {
+				came[i][v.HostID], hosts[v.HostID] = v.At, true
+			}
+		}
 	}
 	if len(hosts) == 0 {
 		return nil
 	}
-	postures, err := s.cfg.Hosts.Verified(ctx, hosts)
+	postures, err := s.cfg.Hosts.Verified(ctx, slices.Collect(maps.Keys(hosts)))
 	if err != nil {
 		return fmt.Errorf("asking for postures: %w", err)
 	}
+	for i := range list {
+		reopened(&list[i], came[i], postures)
+	}
+	return nil
+}
+
+// reopened puts hosts of a deployment that is over in question.
+func reopened(out *api.Deployment, came map[string]time.Time, postures map[string]gates.Posture) {
 	for i := range out.Batches {
 		for j := range out.Batches[i].Hosts {
 			h := &out.Batches[i].Hosts[j]
@@ -145,5 +168,4 @@ func (s *Service) since(ctx context.Context, out *api.Deployment, came map[strin
 			}
 		}
 	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package rollout_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -111,17 +112,73 @@ func TestAVisitAfterTheEndIsShown(t *testing.T) {
 	see("drifted")
 	s.house.shown.set(host.ID, gates.Posture{State: gates.Sealed})
 	see("sealed")
-	// What comes after the next deployment is that one's.
+	// One that ends before it has opened the host does not take it away; the next does, and
+	// what comes after that is that one's.
+	visits := func(j *job, want int) {
+		t.Helper()
+		if d, err := s.View(t.Context(), s.auditor, j.id); err != nil || len(d.Visits) != want {
+			t.Errorf("%s has visits %+v, want %d, %v", j.id, d.Visits, want, err)
+		}
+	}
 	s.clock.Advance(time.Hour)
-	next := s.deploy("github-wide", "wide", two)
+	short := s.deploy("github-wide", "wide", two)
 	s.clock.Advance(time.Minute)
 	s.visit(host.ID)
-	if d := see("sealed"); len(d.Visits) != 1 {
-		t.Errorf("the older deployment has %d visits", len(d.Visits))
+	visits(short, 1)
+	_, err := s.Control(t.Context(), s.operator, short.id, api.ControlInput{Action: "abort", Reason: "not today"})
+	must(t, err)
+	visits(short, 0)
+	visits(j, 2)
+	s.clock.Advance(time.Hour)
+	next := s.deploy("github-wide", "wide", two)
+	next.deployBatch(1)
+	s.until(next.id, 0, "complete")
+	s.clock.Advance(time.Minute)
+	s.visit(host.ID)
+	visits(next, 1)
+	visits(short, 0)
+	visits(j, 2)
+}
+
+// A page of deployments is as each of them is shown, and is read with as many queries
+// whether there are two of them or twenty.
+func TestAPageOfDeploymentsTakesFewQueries(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	list := func() (items []api.Deployment, queries int64) {
+		t.Helper()
+		before := s.house.trips.Load()
+		page, err := s.List(t.Context(), s.auditor, rollout.Filter{})
+		must(t, err)
+		return page.Items, s.house.trips.Load() - before
 	}
-	if d, err := s.View(t.Context(), s.auditor, next.id); err != nil || len(d.Visits) != 1 {
-		t.Errorf("the newer one: %+v, %v", d.Visits, err)
+	once := func() {
+		t.Helper()
+		j := s.deploy("github-wide", "wide", one)
+		j.deployBatch(1)
+		d := s.until(j.id, 0, "complete")
+		s.clock.Advance(time.Minute)
+		s.visit(d.Batches[0].Hosts[0].ID)
+		s.clock.Advance(time.Minute)
 	}
+	once()
+	once()
+	_, few := list()
+	for range 18 {
+		once()
+	}
+	all, many := list()
+	if len(all) != 20 || many > few+2 { // the pool asks a connection that was idle whether it still is one
+		t.Errorf("%d deployments take %d queries, 2 take %d", len(all), many, few)
+	}
+	for _, d := range all {
+		alone, err := s.View(t.Context(), s.auditor, d.ID)
+		must(t, err)
+		if !reflect.DeepEqual(d, alone) || len(d.Visits) != 1 {
+			t.Errorf("in the list it is %+v\nalone %+v", d, alone)
+		}
+	}
+	t.Logf("20 deployments take %d queries", many)
 }
 
 // A host of the service that can be opened holds its deployments until somebody has looked

@@ -77,6 +77,12 @@ func rolloutCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("GITHUB_ACTIONS", "true")
 		ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_URL", service.URL+"/token?api-version=2.0")
 		ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "runner-secret")
+	case "visit": // rollout visit HOST: one person is on it for a request, another was for none
+		set(func() {
+			now := time.Now().UTC()
+			r.Visits = []api.DeploymentVisit{{Host: args[1], RequestID: "req-4f8k2m9qhx1z", Login: "dba", At: now.Add(-time.Minute)},
+				{Host: args[1], Login: "root", At: now.Add(-time.Hour), EndedAt: &now}}
+		})
 	case "nothing-left": // rollout nothing-left: no key, no socket, no file of a batch
 		left, err := filepath.Glob(filepath.Join(ts.Getenv("HOME"), ".local/state/sally/deploy/*"))
 		ts.Check(err)

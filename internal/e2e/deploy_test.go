@@ -92,6 +92,23 @@ func TestADeployment(t *testing.T) {
 	s.is(t, canary, api.HostUnknown)
 	s.is(t, canary, api.HostSealed)
 
+	// The deployment that was on the host last shows who came to it since: neither the one
+	// before it, nor one that ended before it opened a host.
+	watcher := s.signIn(operator)
+	shown := func(id string) (d api.Deployment) {
+		t.Helper()
+		watcher.call(http.MethodGet, "/deployments/"+id, nil, &d, http.StatusOK)
+		return d
+	}
+	if v := shown(bad.ID).Visits; len(v) != 1 || v[0].Host != canary || v[0].RequestID != r.ID || v[0].Login != "admin" || v[0].EndedAt == nil {
+		t.Errorf("who came since: %+v", v)
+	}
+	for _, id := range []string{good.ID, j.id} {
+		if v := shown(id).Visits; len(v) != 0 {
+			t.Errorf("who came since %s: %+v", id, v)
+		}
+	}
+
 	rows, hosts := s.deployed(t)
 	if len(rows) != 3 || rows[good.ID]["result"] != "complete" || rows[good.ID]["tests"] == "" || rows[bad.ID]["result"] != "rolled_back" || rows[j.id]["result"] != "aborted" {
 		t.Errorf("the evidence of the deployments: %v", rows)

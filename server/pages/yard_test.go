@@ -130,7 +130,7 @@ func (h *house) roll() *house {
 			{HostID: x.ID, Host: x.Name, Login: "root", At: now.Add(-2 * time.Hour)}}
 	})
 	over("rollback_failed", "api", 11*24*time.Hour, func(a *api.DeploymentAccount) {
-		a.Why = "1 hosts are not sealed, 1 failed"
+		a.Why = "1 host is not sealed, 1 failed"
 		a.Batches = a.Batches[:2]
 		a.Batches[1] = made(2, 2, 6, "failed", sealedHost, gates("fail")...)
 		a.Batches[1].Why = "gate errors: 0.21 is not < 0.01"
@@ -138,7 +138,7 @@ func (h *house) roll() *house {
 		back.Rollback, back.Gates = true, nil
 		back.Hosts[4].State, back.Hosts[4].Why = "quarantined", "it has not shown in time that it is sealed"
 		back.Hosts[5].Result = "failed"
-		back.Why = "1 hosts are not sealed, 1 failed"
+		back.Why = "1 host is not sealed, 1 failed"
 		a.Batches = append(a.Batches, back)
 	})
 	over("aborted", "billing", 20*24*time.Hour, func(a *api.DeploymentAccount) { a.Why = "it was denied: not before the audit" })

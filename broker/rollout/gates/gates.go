@@ -115,7 +115,15 @@ func postures(g plan.Gate, about About) (machine.Verdict, string) {
 	if waiting > 0 {
 		return machine.Unclear, fmt.Sprintf("%d of %d hosts have not reported since they were sealed", waiting, len(about.Hosts))
 	}
-	return machine.Pass, fmt.Sprintf("%d hosts are sealed, and nothing listens but what may", len(about.Hosts))
+	return machine.Pass, hosts(len(about.Hosts), "is", "are") + " sealed, and nothing listens but what may"
+}
+
+// hosts is so many, with what is said of them in their number.
+func hosts(n int, one, many string) string {
+	if n == 1 {
+		return "1 host " + one
+	}
+	return fmt.Sprintf("%d hosts %s", n, many)
 }
 
 // fill puts what is meant into a query. It comes from the policy and from ids, whose

@@ -44,7 +44,7 @@ func (p *Prober) http(ctx context.Context, g plan.Gate, about About, reach []net
 		})
 	}
 	all.Wait()
-	worst := answer{machine.Pass, fmt.Sprintf("%d hosts answer as they must", len(about.Hosts))}
+	worst := answer{machine.Pass, hosts(len(about.Hosts), "answers as it must", "answer as they must")}
 	for _, a := range answers {
 		if a.v == machine.NoPass || a.v == machine.Unclear && worst.v == machine.Pass {
 			worst = a

@@ -155,7 +155,7 @@ func (m *step) sealed(b *Batch) {
 	case m.s.Ending != "":
 		m.moveBatch(b, Inconclusive, "the deployment ends before it is judged")
 	case b.Rollback && (bad > 0 || failed > 0):
-		m.fail(b, fmt.Sprintf("%d hosts are not sealed, %d failed", bad, failed))
+		m.fail(b, fmt.Sprintf("%s, %d failed", unsealed(bad), failed))
 	case b.Partial && b.Openings >= MaxOpenings:
 		m.fail(b, "it was lost too often")
 	case b.Rollback && b.Partial, b.Partial && m.s.Spent <= m.t.Failures && !drifted(b):
@@ -165,10 +165,20 @@ func (m *step) sealed(b *Batch) {
 	case drifted(b):
 		m.fail(b, "a host has drifted")
 	case m.s.Spent > m.t.Failures:
-		m.fail(b, fmt.Sprintf("%d hosts have failed over all batches, and %d may", m.s.Spent, m.t.Failures))
+		m.fail(b, fmt.Sprintf("%s failed over all batches, and %d may", hosts(m.s.Spent, "has", "have"), m.t.Failures))
 	default:
 		m.moveBatch(b, Soaking, "")
 	}
+}
+
+func unsealed(n int) string { return hosts(n, "is", "are") + " not sealed" }
+
+// hosts is so many, with the verb in their number.
+func hosts(n int, one, many string) string {
+	if n == 1 {
+		return "1 host " + one
+	}
+	return fmt.Sprintf("%d hosts %s", n, many)
 }
 
 func drifted(b *Batch) bool {
@@ -279,7 +289,7 @@ func (m *step) verifying() bool {
 			}
 		}
 	}
-	why := fmt.Sprintf("%d hosts are not sealed", bad)
+	why := unsealed(bad)
 	switch {
 	case bad == 0:
 		m.move(Complete, "every host is sealed and verified")

@@ -215,7 +215,11 @@ func (s *State) blocked() error {
 	case len(s.Holds) > 0:
 		return ErrHeld.With("the deployment is held: %s", s.Holds[0].Why)
 	case s.Ending != "":
-		return ErrBatchState.With("the deployment is about to be %s", s.Ending)
+		how := string(s.Ending)
+		if s.Ending == RollingBack {
+			how = "rolled back"
+		}
+		return ErrBatchState.With("the deployment is about to be %s", how)
 	case s.Phase != Active && s.Phase != RollingBack:
 		return ErrBatchState.With("the deployment is %s", s.Phase)
 	}

@@ -212,7 +212,9 @@ func (h *Host) lookAtSessions(ctx context.Context) (findings []string, err error
 		if unreported, err = h.unreported(); err != nil {
 			return nil, err
 		}
-		unreported = slices.DeleteFunc(unreported, func(p process) bool { return !slices.Contains(first, p) })
+		unreported = slices.DeleteFunc(unreported, func(p process) bool { // by number: its title changes as they go on
+			return !slices.ContainsFunc(first, func(f process) bool { return f.pid == p.pid })
+		})
 	}
 	all, err := (session.Store{Place: h.Place}).All()
 	if err != nil {
@@ -244,18 +246,21 @@ func (h *Host) unreported() (found []process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	known := map[int]bool{}
+	known, asked, entered := map[int]bool{}, map[int]bool{}, map[int]bool{}
 	for _, s := range all {
 		known[s.Monitor.PID] = true
 	}
 	for _, p := range running {
 		if p.asks() { // its parent has the title already, of whoever they say they are
-			known[p.parent] = true
+			asked[p.parent] = true
+		}
+		if p.entered() != "" {
+			entered[p.pid] = true
 		}
 	}
 	for _, p := range running {
-		// A child of the monitor has its title, too, for a moment.
-		if p.entered() != "" && !known[p.pid] && !known[p.parent] {
+		// What the process has started is of the same connection.
+		if entered[p.pid] && !entered[p.parent] && !known[p.pid] && (!asked[p.pid] || !p.monitors()) {
 			found = append(found, p)
 		}
 	}

@@ -24,16 +24,39 @@ type process struct {
 	line string // with its arguments
 }
 
-// entered is the login that somebody entered by, if the process is sshd's for their
-// connection: its title says so.
+// entered is the login that somebody entered by, or says they are, if the process is
+// sshd's for their connection. Its title says so, of the monitor, which is root's, and of
+// what it starts in the login's name, or of the one process for both that root has before
+// OpenSSH 10.0:
+//
+//	sshd: dba [priv]
+//	sshd: dba
+//	sshd-session: dba@pts/0,pts/1
+//
+// Whatever is not known to be something else is somebody.
 func (p process) entered() string {
-	_, title, _ := strings.Cut(p.line, ": ") // sshd, or sshd-session
-	login, is := strings.CutSuffix(title, " [priv]")
-	if !is || !strings.HasPrefix(p.name, "sshd") || login == "unknown" || login == "[accepted]" {
+	program, title, _ := strings.Cut(p.line, ": ")
+	if !strings.HasPrefix(p.name, "sshd") || !strings.HasPrefix(program, "sshd") || strings.Contains(program, " ") {
 		return ""
+	}
+	login, monitor := strings.CutSuffix(title, " [priv]")
+	if strings.Contains(login, "[") || strings.HasPrefix(login, "/") { // accepted, net, pam; and the listener's command line
+		return ""
+	}
+	if i := strings.LastIndex(login, "@"); i > 0 && onTerminals(login[i+1:]) && !monitor {
+		login = login[:i]
 	}
 	return login
 }
+
+// onTerminals reports whether it is what sshd puts behind a login and @.
+func onTerminals(s string) bool {
+	return s == "notty" || s == "internal-sftp" || strings.HasPrefix(s, "pts/") || strings.HasPrefix(s, "tty")
+}
+
+// monitors reports whether the process is sshd's that watches over another for the
+// connection.
+func (p process) monitors() bool { return strings.HasSuffix(p.line, " [priv]") }
 
 // asks reports whether the process is sshd's for somebody who has not been let in yet.
 func (p process) asks() bool {

@@ -163,7 +163,7 @@ func (r *Rollout) advance() {
 		default:
 			b.State = "passed"
 			if b.Rollback {
-				r.State, r.Next, r.Why = "rolled_back", 0, "the canary failed"
+				r.State, r.Next = "rolled_back", 0
 				return
 			}
 		}
@@ -186,7 +186,7 @@ func (r *Rollout) fail(b *api.DeploymentBatch) {
 	case r.OnFailure == "hold":
 		r.State = "held"
 	case r.OnFailure == "rollback":
-		r.State = "rolling_back"
+		r.State, r.Why = "rolling_back", "the canary failed"
 		back := api.DeploymentBatch{Number: len(r.Batches) + 1, Rollback: true, State: "pending", Gates: []api.DeploymentGate{}}
 		for _, h := range b.Hosts {
 			back.Hosts = append(back.Hosts, api.DeploymentHost{ID: h.ID, Name: h.Name, State: "sealed"})
@@ -217,6 +217,9 @@ func (r *Rollout) Batch(run, n int, epoch uint64) (api.Deployment, error) {
 		return api.Deployment{}, &api.Problem{Status: 404, Code: "unknown-batch", Detail: "the deployment has no such batch"}
 	}
 	b := &r.Batches[n-1]
+	if b.Rollback != (r.State == "rolling_back") && r.State != "held" {
+		return api.Deployment{}, conflict("batch-not-open", fmt.Sprintf("the deployment is %s, and batch %d is not a part of that", r.State, n))
+	}
 	for _, before := range r.Batches[:n-1] {
 		if before.State != "passed" && !b.Rollback {
 			return api.Deployment{}, conflict("batch-before", fmt.Sprintf("batch %d is %s", before.Number, before.State))

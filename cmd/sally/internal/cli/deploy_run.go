@@ -162,6 +162,15 @@ func (w *deployWatcher) Waits(d api.Deployment, why string) {
 	w.last = text
 }
 
+// RollsBack says that, to what, and why.
+func (w *deployWatcher) RollsBack(d api.Deployment) {
+	why := ""
+	if d.Why != "" {
+		why = ": " + d.Why
+	}
+	w.line("%s to %s%s", show.Cell{Text: "rolling back", Style: stateStyle(d.State)}, shortDigest(d.Previous), why)
+}
+
 // Begins says which hosts are open.
 func (w *deployWatcher) Begins(d api.Deployment, b api.DeploymentBatch, hosts []api.DeploymentHost) {
 	w.line("%s: %s", batchName(b), strings.Join(hostNames(hosts), " "))

@@ -22,7 +22,7 @@ func (s *sally) deployStatusCommand() *cobra.Command {
 		Short: "Say how a deployment stands, or list those that are under way",
 		Long: `Says how a deployment stands: its batches and hosts, its gates, and what keeps it from
 going on. Within the job that opened one it is that one; people who are signed in see
-those that they may see.`,
+those that they may see, and who was on the hosts since.`,
 		Example: `  sally deploy status
   sally deploy status dep-4f8k2m9qhx1z
   sally deploy status --service redis --all --output json`,
@@ -149,7 +149,29 @@ func (s *sally) printDeployment(d api.Deployment) error {
 	for _, b := range d.Batches {
 		s.printBatch(b)
 	}
+	s.printVisits(d.Visits)
 	return nil
+}
+
+// printVisits prints which people were on a deployment's hosts since it was opened.
+func (s *sally) printVisits(visits []api.DeploymentVisit) {
+	if len(visits) == 0 {
+		return
+	}
+	s.out.Line("people on its hosts since it was opened")
+	rows := make([][]show.Cell, len(visits))
+	for i, v := range visits {
+		why := show.Cell{Text: v.RequestID}
+		if v.RequestID == "" {
+			why = show.Cell{Text: "without a certificate that is known", Style: show.Red}
+		}
+		ended := show.Cell{Text: "is on it", Style: show.Yellow}
+		if v.EndedAt != nil {
+			ended = show.Cell{Text: "until " + s.moment(v.EndedAt)}
+		}
+		rows[i] = []show.Cell{{Text: "  " + v.Host}, {Text: v.Login}, why, {Text: s.moment(&v.At)}, ended}
+	}
+	s.out.Columns(rows)
 }
 
 func (s *sally) printBatch(b api.DeploymentBatch) {

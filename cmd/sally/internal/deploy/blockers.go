@@ -70,7 +70,7 @@ func standing(d api.Deployment) (why string, until *time.Time) {
 	for _, b := range d.Blockers {
 		part := b.Why
 		if current := busy(d); current != nil && b.Code == "batch-before" {
-			part = fmt.Sprintf("batch %d is %s", current.Number, current.State) + gates(*current)
+			part = progress(*current)
 		}
 		parts = append(parts, part)
 		if b.Until != nil && (until == nil || b.Until.After(*until)) {
@@ -79,12 +79,21 @@ func standing(d api.Deployment) (why string, until *time.Time) {
 	}
 	if len(parts) == 0 {
 		if current := busy(d); current != nil {
-			parts = append(parts, fmt.Sprintf("batch %d is %s", current.Number, current.State)+gates(*current))
+			parts = append(parts, progress(*current))
 		} else if d.State == "verifying" {
 			parts = append(parts, "every host must once more show that it is sealed")
 		}
 	}
 	return strings.Join(parts, "; "), until
+}
+
+// progress says how a batch stands that is busy.
+func progress(b api.DeploymentBatch) string {
+	name := fmt.Sprintf("batch %d", b.Number)
+	if b.Rollback {
+		name = "the rollback"
+	}
+	return fmt.Sprintf("%s is %s%s", name, b.State, gates(b))
 }
 
 // busy is the batch between its closing and its end, or nil.

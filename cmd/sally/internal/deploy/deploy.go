@@ -42,6 +42,8 @@ type Watcher interface {
 	Opened(d api.Deployment)
 	// Waits: for what, until there is something else to hear. It comes again when that changes.
 	Waits(d api.Deployment, why string)
+	// RollsBack: it has been begun to put back what was there before, once.
+	RollsBack(d api.Deployment)
 	// Begins: the command is about to run for the batch.
 	Begins(d api.Deployment, b api.DeploymentBatch, hosts []api.DeploymentHost)
 	// Reported: the broker knows what became of hosts.
@@ -125,6 +127,7 @@ type loop struct {
 	d      api.Deployment
 	until  time.Time // end of patience
 	failed error     // what the command did that was not asked of it
+	back   bool      // the rollback has been told
 	ended  bool      // the abort has been told
 }
 
@@ -137,6 +140,10 @@ func (l *loop) run(ctx context.Context) error {
 	}
 	l.Watcher.Opened(l.d)
 	for {
+		if l.d.State == "rolling_back" && !l.back {
+			l.back = true
+			l.Watcher.RollsBack(l.d)
+		}
 		switch {
 		case over(l.d):
 			return l.end()
@@ -271,7 +278,7 @@ func (l *loop) batch(ctx context.Context, n int) error {
 	case code(err) == "batch-opened-too-often", !blocker(err) && !later(err):
 		return err
 	}
-	if err := l.see(ctx); err != nil || over(l.d) || l.d.State == "verifying" {
+	if err := l.see(ctx); err != nil || over(l.d) || l.d.State == "verifying" || l.d.Next != n { // as when a rollback has begun
 		return err
 	}
 	why, until := standing(l.d)

@@ -148,6 +148,7 @@ type watcher struct{ b *bench }
 
 func (watcher) Opened(api.Deployment)                                            {}
 func (watcher) Begins(api.Deployment, api.DeploymentBatch, []api.DeploymentHost) {}
+func (w watcher) RollsBack(d api.Deployment)                                     { w.b.waited = append(w.b.waited, "rolls back: "+d.Why) }
 func (watcher) Reported(api.DeploymentBatch, map[string]string)                  {}
 func (w watcher) Waits(_ api.Deployment, why string)                             { w.b.waited = append(w.b.waited, why) }
 func until(ctx context.Context, _ int) error                                     { <-ctx.Done(); return ctx.Err() }
@@ -508,5 +509,25 @@ func TestRefusalsThatWaitingDoesNotHelp(t *testing.T) {
 	}
 	if d, err := b.deploy(t.Context()); err == nil || d.State != "aborted" {
 		t.Fatal(d.State, err)
+	}
+}
+
+// A rollback that begins while the next batch is waited for is carried out, and the job
+// hears of it once, and of nothing that it did wrong.
+func TestARollbackWhileABatchIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	b.OnFailure, b.Gate = "rollback", "wait"
+	b.passes = func() {
+		if len(b.waited) == 3 {
+			b.Gate = "fail"
+		}
+	}
+	d, err := b.deploy(t.Context())
+	if d.State != "rolled_back" || !errors.Is(err, deploy.ErrEnded) || !slices.Equal(b.ran, []string{"1 web-1", "3 web-1"}) {
+		t.Errorf("it is %s, %v, after %q", d.State, err, b.ran)
+	}
+	if got := slices.Compact(b.waited); !slices.Equal(got, []string{"batch 1 is soaking", "rolls back: the canary failed"}) {
+		t.Errorf("the job heard %q", got)
 	}
 }
